@@ -1,0 +1,74 @@
+/* Where a worker stands: the cursor as a task left it, and how far the backend can be trusted to have it. Loop thread. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/worker_internal.h"
+
+void ms_worker_take_position(struct ms_worker *w, struct ms_task *t) {
+	struct ms_cursor *c = &w->cur;
+	free(c->lineage);
+	c->lineage = t->cur.lineage;
+	c->nlineage = t->cur.nlineage;
+	t->cur.lineage = NULL;
+	t->cur.nlineage = 0;
+	c->seq = t->cur.seq;
+	c->generation = t->cur.generation;
+	c->state = t->cur.state;
+	c->segment_first = t->cur.segment_first;
+	c->head_number = t->cur.head_number;
+	c->epoch = t->cur.epoch;
+	c->fold_last = t->cur.fold_last;
+	w->epoch = t->epoch;
+	w->head_generation = t->head_generation;
+	w->part = t->part;
+	w->have_cursor = true;
+}
+
+/* The backend may lose what it has acknowledged for a while yet: the settled position follows by that. */
+void ms_worker_settle(struct ms_worker *w) {
+	const struct ms_cursor *c = &w->cur;
+	const struct ms_settling *last = w->nsettling ? &w->settling[w->nsettling - 1] : NULL;
+	bool owes = ms_worker_owes(w);
+	if (w->caps.settle_us <= 0) {
+		ms_cursor_settle(&w->cur, owes);
+		return;
+	}
+	if (last ? last->seq == c->seq && last->txid == c->state.txid : c->settled_seq == c->seq && c->settled_txid == c->state.txid)
+		return;
+	if (w->nsettling == MS_SETTLING_MAX)
+		w->nsettling--;
+	w->settling[w->nsettling++] =
+		(struct ms_settling){c->seq, c->state.txid, owes ? 0 : c->state.checksum, ms_worker_mono_us(w) + (uint64_t)w->caps.settle_us};
+}
+
+void ms_worker_settle_checked(struct ms_worker *w) {
+	unsigned n = 0;
+	for (; n < w->nsettling && w->settling[n].at_us <= w->settle_check_us; n++) {
+		w->cur.settled_seq = w->settling[n].seq;
+		w->cur.settled_txid = w->settling[n].txid;
+		w->cur.settled_checksum = w->settling[n].checksum;
+	}
+	memmove(w->settling, w->settling + n, (w->nsettling - n) * sizeof w->settling[0]);
+	w->nsettling -= n;
+}
+
+uint64_t ms_worker_settle_due_us(const struct ms_worker *w) {
+	if (!w->nsettling || w->stopping)
+		return UINT64_MAX;
+	uint64_t again = w->settle_check_us ? w->settle_check_us + (uint64_t)w->caps.settle_us / MS_SETTLE_CHECKS : 0;
+	return w->settling[0].at_us > again ? w->settling[0].at_us : again;
+}
+
+void ms_worker_settle_claimed(struct ms_worker *w) {
+	w->nsettling = 0;
+	if (w->cur.settled_seq > w->cur.seq)
+		ms_cursor_settle(&w->cur, ms_worker_owes(w));
+	ms_worker_settle(w);
+}
+
+void ms_worker_settle_jumped(struct ms_worker *w) {
+	w->nsettling = 0;
+	w->cur.settled_seq = w->cur.seq;
+	w->cur.settled_txid = w->cur.settled_checksum = 0;
+	ms_worker_settle(w);
+}
