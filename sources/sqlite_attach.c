@@ -264,7 +264,7 @@ static enum ms_code open_all(struct ms_sqlite_wal *s, struct ms_step_result *res
 	s->cur = 0;
 	s->pinned_since_ns = ms_wal_now(s);
 	/* Nothing is known of this mark: an impossible generation, to be left at the first leap. */
-	s->mark = (struct ms_wal_mark){.hi = UINT32_MAX, .maybe_slot0 = true};
+	s->mark = (struct ms_wal_mark){.hi = UINT32_MAX, .slot0 = true};
 	*ret_ok = true;
 	return MS_OK;
 }
@@ -327,7 +327,7 @@ static enum ms_code position(struct ms_sqlite_wal *s, const struct ms_wal_index 
 	if (bad || !ms_wal_sum_eq(s->pos.sum, h->sum)) {
 		if ((rc = ms_wal_look(s, &now, err)) != MS_OK)
 			return rc;
-		if (!ms_wal_index_same_gen(&now, h) || !s->mark.maybe_slot0)
+		if (!ms_wal_index_same_gen(&now, h) || !s->mark.slot0)
 			return ms_wal_index_same_gen(&now, h)
 				   ? ms_err_set(err, MS_ECORRUPT,
 						"%s: frame %u fails its checksum; the application reads it all the same: run "

@@ -5,6 +5,8 @@
 
 #define WAL_INDEX_REGION 32768
 #define WAL_WRITE_LOCK 0
+#define WAL_READ_LOCK_0 3
+#define WAL_READERS 5
 #define WRITE_LOCK_REFUSALS 8
 
 /*
@@ -12,11 +14,14 @@
  * runs a recovery. An application with busy_timeout=0 that begins a transaction in that instant gets SQLITE_BUSY, which it would not have got
  * without us: measured, 1 in 100,000 commits at full speed. So the first requests of a begin for that lock are answered "busy" here; SQLite
  * then looks at the header again by itself, after the fifth time with pauses. A header that stays bad gets its recovery.
+ *
+ * The shim also sees which slot a read was given, which SQLite does not tell otherwise.
  */
 struct ms_sqlite_shim {
 	sqlite3_io_methods methods; /* first: the file points here */
 	const sqlite3_io_methods *own;
 	unsigned refused;
+	int slot; /* read slot that is locked, -1 none */
 };
 
 static int shm_lock(sqlite3_file *file, int offset, int n, int flags) {
@@ -25,7 +30,14 @@ static int shm_lock(sqlite3_file *file, int offset, int n, int flags) {
 		s->refused++;
 		return SQLITE_BUSY;
 	}
-	return s->own->xShmLock(file, offset, n, flags);
+	int rc = s->own->xShmLock(file, offset, n, flags);
+	if (rc == SQLITE_OK && flags & SQLITE_SHM_SHARED && offset >= WAL_READ_LOCK_0 && offset < WAL_READ_LOCK_0 + WAL_READERS)
+		s->slot = flags & SQLITE_SHM_LOCK ? offset - WAL_READ_LOCK_0 : -1;
+	return rc;
+}
+
+int ms_sqlite_conn_slot(const struct ms_sqlite_conn *c) {
+	return c->shim && c->reading ? c->shim->slot : -1;
 }
 
 static bool put_shim(struct ms_sqlite_conn *c) {
@@ -33,7 +45,7 @@ static bool put_shim(struct ms_sqlite_conn *c) {
 		return true; /* no shared memory: the source refuses such a database by itself */
 	if (!(c->shim = malloc(sizeof *c->shim)))
 		return false;
-	*c->shim = (struct ms_sqlite_shim){.methods = *c->file->pMethods, .own = c->file->pMethods};
+	*c->shim = (struct ms_sqlite_shim){.methods = *c->file->pMethods, .own = c->file->pMethods, .slot = -1};
 	c->shim->methods.xShmLock = shm_lock;
 	if (c->shim->methods.iVersion > 3)
 		c->shim->methods.iVersion = 3; /* what our copy holds */

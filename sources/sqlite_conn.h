@@ -17,7 +17,7 @@ struct ms_sqlite_conn {
 	sqlite3 *db;
 	sqlite3_stmt *begin, *probe, *end;
 	sqlite3_file *file; /* SQLite's, borrowed */
-	struct ms_sqlite_shim *shim; /* its methods, but for the write lock (sqlite_conn.c); owned */
+	struct ms_sqlite_shim *shim; /* its methods, but for xShmLock (sqlite_conn.c); owned */
 	bool reading;	    /* a read transaction, and so a mark, is held */
 };
 
@@ -27,6 +27,8 @@ enum ms_code ms_sqlite_conn_open(struct ms_sqlite_conn *c, const char *path, str
 void ms_sqlite_conn_close(struct ms_sqlite_conn *c, bool sweep); /* accepts a zeroed one */
 /* Begins a read transaction. MS_EBUSY: no mark could be had just now. MS_EPERM: -wal or -shm cannot be opened. MS_ECORRUPT. */
 enum ms_code ms_sqlite_conn_begin(struct ms_sqlite_conn *c, struct ms_err *err) MS_WARN_UNUSED;
+/* The slot of the read that is held: 0 (everything was backfilled), 1 to 4; -1 none. */
+int ms_sqlite_conn_slot(const struct ms_sqlite_conn *c);
 void ms_sqlite_conn_end(struct ms_sqlite_conn *c); /* without begin: nothing */
 /* n bytes at off; bytes past the end of the file are zero. */
 enum ms_code ms_sqlite_conn_read(struct ms_sqlite_conn *c, void *buf, size_t n, int64_t off, struct ms_err *err) MS_WARN_UNUSED;

@@ -77,13 +77,12 @@ enum ms_code ms_wal_leap(struct ms_sqlite_wal *s, struct ms_err *err) {
 	else
 		s->pinned_since_ns = ms_wal_now(s);
 	s->cur = next;
-	/* Slot 0 is given only where nBackfill == mxFrame, and while it is held nBackfill does not move. */
 	bool same = ms_wal_index_same_gen(&before, &after);
 	s->mark = (struct ms_wal_mark){.salt1 = after.salt1,
 				       .salt2 = after.salt2,
 				       .hi = after.mx_frame,
 				       .backfill = same ? before.backfill : 0,
-				       .maybe_slot0 = !same || after.backfill >= before.mx_frame};
+				       .slot0 = ms_sqlite_conn_slot(&s->conn[next]) == 0};
 	return MS_OK;
 }
 
@@ -186,11 +185,14 @@ enum ms_code ms_wal_tend(struct ms_sqlite_wal *s, const struct ms_wal_index *h, 
 		/* Released on purpose while quiet: come back only for something new. */
 		if (!copied || now - s->last_new_ns < QUIET_CKPT_NS || !ripe(s, h) || s->opt.checkpoint)
 			rc = ms_wal_leap(s, err);
-	} else if (s->mark.maybe_slot0 && moved_on) {
+	} else if (s->mark.slot0 && moved_on) {
 		rc = ms_wal_leap(s, err);
-	} else if (!s->mark.maybe_slot0 && copied && h->mx_frame && h->backfill >= h->mx_frame) {
-		rc = ms_wal_leap(
-		    s, err); /* to slot 0: the application's next commit, or its RESTART that waits for us, may reset the WAL */
+	} else if (!s->mark.slot0 && copied && h->mx_frame && h->backfill >= h->mx_frame) {
+		/* To slot 0: the application's next commit, or its RESTART that waits for us, may reset the WAL. The checkpoint
+		 * that backfilled all this may still hold that slot; then again, soon. */
+		rc = ms_wal_leap(s, err);
+		if (!s->mark.slot0)
+			s->settle_us = MS_WAL_SETTLE_US;
 	} else if (copied) {
 		rc = tend_quiet(s, h, now, err);
 	}
@@ -215,7 +217,7 @@ uint64_t ms_wal_poll_us(const struct ms_sqlite_wal *s) {
 	uint64_t us = MS_WAL_POLL_MOST_US;
 	/* While a mark in slots 1-4 is held and no checkpoint has set in, nothing is to be done for the WAL's sake until it has grown
 	 * to where a window opens: be there in time even if the writer doubles its rate. */
-	if (s->cur < 0 || s->mark.maybe_slot0 || s->ckpt_at || s->seen.salt1 != s->pos.salt1 || s->seen.salt2 != s->pos.salt2 ||
+	if (s->cur < 0 || s->mark.slot0 || s->ckpt_at || s->seen.salt1 != s->pos.salt1 || s->seen.salt2 != s->pos.salt2 ||
 	    s->seen.mx_frame + early_frames(s) >= s->window_at)
 		return MS_WAL_POLL_US;
 	if (s->rate) {
@@ -232,7 +234,7 @@ bool ms_wal_window_due(struct ms_sqlite_wal *s, const struct ms_wal_index *h) {
 	uint32_t early = early_frames(s);
 	if (s->padded) /* a reset that no mark watches could not be proven */
 		return false;
-	if (s->cur < 0 || s->mark.maybe_slot0 || h->mx_frame - s->pos.frame > backlog_most(s) / 2 || h->mx_frame < LEAST_WINDOW ||
+	if (s->cur < 0 || s->mark.slot0 || h->mx_frame - s->pos.frame > backlog_most(s) / 2 || h->mx_frame < LEAST_WINDOW ||
 	    now < s->window_next_ns || now - s->last_new_ns > ACTIVE_NS)
 		return false;
 	uint64_t generation_ns = s->rate ? s->threshold * 16ull * MS_WAL_MS / s->rate : UINT64_MAX;

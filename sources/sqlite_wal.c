@@ -40,7 +40,7 @@ static void note_new(struct ms_sqlite_wal *s, uint32_t frames) {
 
 static enum ms_code cross(struct ms_sqlite_wal *s, struct ms_err *err) {
 	/* Begin first: that pins the generation which is current now. What we held until here can only have been slot 0. */
-	bool sure = s->cur >= 0 && s->mark.maybe_slot0;
+	bool sure = s->cur >= 0 && s->mark.slot0;
 	bool fresh = s->cur >= 0 && (s->mark.salt1 != s->pos.salt1 || s->mark.salt2 != s->pos.salt2);
 	enum ms_code rc;
 	if (fresh) /* begun at the end of a window, already in the new generation */
@@ -202,7 +202,7 @@ static enum ms_code step(struct ms_source *src, struct ms_sink *sink, struct ms_
 		return ms_err_set(err, MS_EINVAL, "%s: step while detached", s->path);
 	if (ms_sqlite_watch_drain(&s->watch))
 		s->identity_ns = 0;
-	if (s->watch.modified) { /* frames are written before the wal-index tells of them: look again soon */
+	if (s->watch.modified) { /* files are written before the wal-index tells of it: look again soon */
 		s->watch.modified = false;
 		s->settle_us = MS_WAL_SETTLE_US;
 	}
@@ -225,7 +225,7 @@ static enum ms_code step(struct ms_source *src, struct ms_sink *sink, struct ms_
 		if (!s->load) {
 			if (ms_sqlite_watch_armed(&s->watch) || behind)
 				break;
-			ms_sqlite_watch_arm(&s->watch, s->wal_path); /* and one more look, for what came before it */
+			ms_sqlite_watch_arm(&s->watch, s->wal_path, s->canon); /* and one more look, for what came before it */
 			if (!ms_sqlite_watch_armed(&s->watch))
 				break;
 			continue;

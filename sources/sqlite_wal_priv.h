@@ -35,9 +35,8 @@ struct ms_wal_pos {
 };
 
 /*
- * A read transaction of one of our two connections. Slots 1-4 keep the WAL from being reset; slot 0 (SQLite picks it when
- * everything is backfilled) keeps checkpoints from writing the database. Which one we got is not told, so `maybe_slot0` is false
- * only where it is certain.
+ * A read transaction of one of our two connections. Slots 1-4 keep the WAL from being reset; slot 0 keeps checkpoints from
+ * writing the database. SQLite picks slot 0 where everything is backfilled, unless a checkpoint is just about to let go of it.
  */
 struct ms_wal_mark {
 	uint32_t salt1, salt2;
@@ -45,7 +44,7 @@ struct ms_wal_mark {
 	/* nBackfill when it was begun, or less. A checkpoint that stops at a mark skips pages that have a newer frame behind it,
 	 * so only what was backfilled before our mark is in the file for certain. */
 	uint32_t backfill;
-	bool maybe_slot0;
+	bool slot0;
 };
 
 struct ms_wal_batch { /* frames in s->buf, all valid, of generation pos.gen */

@@ -10,14 +10,14 @@
 
 void ms_sqlite_watch_init(struct ms_sqlite_watch *w) {
 	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	w->dir_wd = w->wal_wd = -1;
+	w->dir_wd = w->wal_wd = w->db_wd = -1;
 	w->dir[0] = 0;
 }
 
 void ms_sqlite_watch_release(struct ms_sqlite_watch *w) {
 	if (w->fd >= 0)
 		close(w->fd);
-	w->fd = w->dir_wd = w->wal_wd = -1;
+	w->fd = w->dir_wd = w->wal_wd = w->db_wd = -1;
 }
 
 void ms_sqlite_watch_dir(struct ms_sqlite_watch *w, const char *path) {
@@ -37,15 +37,22 @@ void ms_sqlite_watch_dir(struct ms_sqlite_watch *w, const char *path) {
 	memcpy(w->dir, dir, sizeof dir);
 }
 
-void ms_sqlite_watch_arm(struct ms_sqlite_watch *w, const char *wal_path) {
+void ms_sqlite_watch_arm(struct ms_sqlite_watch *w, const char *wal_path, const char *db_path) {
 	if (w->fd >= 0 && w->wal_wd < 0)
 		w->wal_wd = inotify_add_watch(w->fd, wal_path, IN_MODIFY);
+	if (w->fd >= 0 && w->db_wd < 0)
+		w->db_wd = inotify_add_watch(w->fd, db_path, IN_MODIFY);
+}
+
+static void forget(struct ms_sqlite_watch *w, int *wd) {
+	if (*wd >= 0)
+		inotify_rm_watch(w->fd, *wd);
+	*wd = -1;
 }
 
 void ms_sqlite_watch_disarm(struct ms_sqlite_watch *w) {
-	if (w->wal_wd >= 0)
-		inotify_rm_watch(w->fd, w->wal_wd);
-	w->wal_wd = -1;
+	forget(w, &w->wal_wd);
+	forget(w, &w->db_wd);
 }
 
 bool ms_sqlite_watch_drain(struct ms_sqlite_watch *w) {
@@ -62,6 +69,8 @@ bool ms_sqlite_watch_drain(struct ms_sqlite_watch *w) {
 			if (ev.mask & IN_IGNORED) {
 				if (ev.wd == w->wal_wd)
 					w->wal_wd = -1;
+				else if (ev.wd == w->db_wd)
+					w->db_wd = -1;
 				else if (ev.wd == w->dir_wd)
 					w->dir_wd = -1;
 			} else if (ev.mask & IN_MODIFY) {

@@ -1,5 +1,6 @@
 /* WAL resets and checkpoints, the application's and ours: nothing lost, or the loss is told exactly. */
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 
 #include "sources/sqlite_wal_priv.h"
@@ -63,6 +64,63 @@ Test(sqlite_wal_reset, restart_checkpoint_of_the_application) {
 }
 Test(sqlite_wal_reset, truncate_checkpoint_of_the_application) {
 	checkpoint_mode("TRUNCATE");
+}
+
+/* A checkpoint tells that everything is backfilled an instant before it lets go of slot 0: a follower that moves its mark just
+ * then gets another slot, and must move on from there, or a RESTART waits for it until it times out. */
+Test(sqlite_wal_reset, slot_0_is_taken_as_soon_as_it_can_be_had) {
+	struct fx f;
+	char path[4300];
+	fx_open(&f, "", NULL);
+	fx_run(&f, "PRAGMA wal_autocheckpoint=0");
+	fx_small(&f, 4);
+	rig_drain(&f.r, 10);
+	snprintf(path, sizeof path, "%s-shm", f.db);
+	int fd = open(path, O_RDWR); /* closed at the end only: that drops the locks of this process */
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 123, .l_len = 1};
+	ms_wal_release(inside(&f));
+	fx_run(&f, "PRAGMA wal_checkpoint(PASSIVE)");
+	cr_assert_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	for (int i = 0; i < 3; i++) {
+		rig_step(&f.r);
+		cr_assert_geq(inside(&f)->cur, 0);
+		cr_assert_not(inside(&f)->mark.slot0);
+		cr_assert_leq(f.r.res.next_poll_us, 4000);
+	}
+	lock.l_type = F_UNLCK;
+	cr_assert_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	rig_step(&f.r);
+	cr_assert(inside(&f)->mark.slot0);
+	cr_assert_str_eq(sq_query(f.app, "PRAGMA wal_checkpoint(RESTART)"), "0");
+	fx_small(&f, 3);
+	fx_check(&f);
+	close(fd);
+	fx_close(&f);
+}
+
+/* The waiting RESTART of a quiet database wakes us: it has written to the database, not to the WAL. */
+Test(sqlite_wal_reset, checkpoint_of_a_quiet_database_is_an_event) {
+	struct fx f;
+	fx_open(&f, "", NULL);
+	fx_run(&f, "PRAGMA wal_autocheckpoint=0");
+	fx_small(&f, 4);
+	rig_drain(&f.r, 10);
+	while (f.r.res.next_poll_us < 100000) {
+		usleep(2000);
+		rig_step(&f.r);
+	}
+	struct pollfd p = {f.r.src->ops->event_fd(f.r.src), POLLIN, 0};
+	cr_assert_eq(poll(&p, 1, 0), 0);
+	sq_start(f.app, "PRAGMA wal_checkpoint(RESTART)");
+	cr_assert_eq(poll(&p, 1, 2000), 1);
+	while (sq_running(f.app)) {
+		rig_step(&f.r);
+		cr_assert_leq(f.r.res.next_poll_us, 100000);
+		usleep(1000);
+	}
+	cr_assert_str_eq(sq_result(f.app), "0");
+	fx_check(&f);
+	fx_close(&f);
 }
 
 /* The heart of the release window, step by step: the mark is gone, commits follow, the WAL is reset, and the rest is still found.
