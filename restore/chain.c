@@ -141,7 +141,7 @@ enum ms_code ms_chain_cover(const struct ms_inventory *inv, const struct ms_plan
 			continue;
 		struct ms_inv_segment *s = &sh->live[i];
 		/* A fold serves from its parent to its end, so it has to be known as one where anything else could be asked of it. */
-		bool look = s->last == MS_TXID_UNKNOWN || (ms_inv_may_fold(s) && (inv->nreplicas > 1 || s->last > l->upto));
+		bool look = s->last == MS_TXID_UNKNOWN || (ms_inv_may_fold(s) && (inv->nreplicas > 1 || s->last > l->upto || s->first < txid));
 		if (look && (rc = ms_plan_probe_segment(probe, r, l->gen, s, err)))
 			return rc;
 		if (ms_inv_is_fold(s) && (s->first != txid || s->last > l->upto))
@@ -154,6 +154,20 @@ enum ms_code ms_chain_cover(const struct ms_inventory *inv, const struct ms_plan
 	*ret_seg = b.seg;
 	*ret_replica = b.replica;
 	return MS_OK;
+}
+
+struct ms_inv_segment *ms_chain_fold(const struct ms_inventory *inv, const struct ms_chain_link *l, uint64_t txid, unsigned *ret_replica) {
+	struct ms_inv_segment *best = NULL;
+	for (unsigned r = 0; r < inv->nreplicas; r++) {
+		struct ms_inv_shelf *sh = &l->gen->shelf[r];
+		size_t i = ms_inv_last_at_or_before(sh->live, sh->nlive, txid);
+		struct ms_inv_segment *s = i < sh->nlive ? &sh->live[i] : NULL;
+		if (!s || !ms_inv_usable(s) || !ms_inv_is_fold(s) || s->first == txid || s->last < txid || s->last > l->upto || (best && best->first >= s->first))
+			continue;
+		best = s;
+		*ret_replica = r;
+	}
+	return best;
 }
 
 struct ms_inv_snapshot *ms_chain_snapshot(const struct ms_inventory *inv, const struct ms_chain *c, uint64_t txid, size_t *ret_link,

@@ -169,6 +169,13 @@ static enum ms_code list_runs(const struct ms_inventory *inv, const struct ms_pl
 	return MS_OK;
 }
 
+static enum ms_code add_range(struct ms_list_generation *d, const struct ms_list_range *g, struct ms_err *err) {
+	enum ms_code rc = grow((void **)&d->ranges, d->nranges, sizeof *d->ranges, err);
+	if (!rc)
+		d->ranges[d->nranges++] = *g;
+	return rc;
+}
+
 /* Everything that can be reached from a base without a hole. Bases: the fork point, if the parent restores it, and each snapshot. */
 static enum ms_code list_ranges(struct ms_inventory *inv, const struct ms_plan_probe *probe, const struct ms_chain_link *link, bool fork_restores,
 				struct ms_list_generation *d, struct ms_err *err) {
@@ -188,10 +195,13 @@ static enum ms_code list_ranges(struct ms_inventory *inv, const struct ms_plan_p
 			enum ms_code rc = ms_chain_cover(inv, probe, link, cur + 1, &s, &r, err);
 			if (rc)
 				return rc;
+			/* Behind what another replica has of it, a catch-up leads on from a state before. */
+			if (!s && (s = ms_chain_fold(inv, link, cur + 1, &r)) && (!g.from_txid || s->first <= g.from_txid))
+				s = NULL;
 			if (!s)
 				break;
 			if (ms_inv_is_fold(s)) {
-				after = (struct ms_list_fold){s->first, s->last, s->last_us};
+				after = (struct ms_list_fold){cur + 1, s->last, s->last_us};
 				if ((rc = grow((void **)&d->folds, d->nfolds, sizeof *d->folds, err)))
 					return rc;
 				d->folds[d->nfolds++] = after;
@@ -206,15 +216,16 @@ static enum ms_code list_ranges(struct ms_inventory *inv, const struct ms_plan_p
 			g.to_us = s->last_us;
 		}
 		uint64_t reached = after.last_txid ? after.last_txid : cur;
-		while (next < d->nsnapshots && d->snapshots[next].txid <= reached)
-			next++;
-		fork = false;
-		if (!g.from_txid)
-			continue;
-		enum ms_code rc = grow((void **)&d->ranges, d->nranges, sizeof *d->ranges, err);
+		enum ms_code rc = g.from_txid ? add_range(d, &g, err) : MS_OK;
+		for (; !rc && next < d->nsnapshots && d->snapshots[next].txid <= reached; next++) {
+			const struct ms_list_snapshot *s = &d->snapshots[next];
+			/* Within the catch-up it restores, but nothing leads on from it. */
+			if (after.last_txid && s->txid >= after.first_txid && s->txid < after.last_txid)
+				rc = add_range(d, &(struct ms_list_range){.from_txid = s->txid, .to_txid = s->txid, .from_us = s->time_us, .to_us = s->time_us}, err);
+		}
 		if (rc)
 			return rc;
-		d->ranges[d->nranges++] = g;
+		fork = false;
 	}
 	return MS_OK;
 }

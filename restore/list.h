@@ -23,7 +23,7 @@ struct ms_list_range { /* every txid of it restores */
 	int64_t from_us, to_us;
 	bool squashed; /* only kept points of it do */
 };
-struct ms_list_fold { /* txids that one catch-up stands for: only the last of them restores */
+struct ms_list_fold { /* txids that one catch-up stands for: only the last of them restores from it */
 	uint64_t first_txid, last_txid;
 	int64_t time_us; /* of the last */
 };

@@ -277,10 +277,30 @@ static enum ms_code push_step(struct ms_plan *p, struct ms_inv_generation *g, st
 	return MS_OK;
 }
 
-/* Segments from the snapshot's txid to `to`. *ret_reached < to: the next txid is missing. */
+/* Takes the plan that begins at txid `from` back to `txid`, which it has passed. False when no step can end there. */
+static bool back_to(struct ms_plan *p, uint64_t from, uint64_t txid) {
+	while (p->nsteps && (p->nsteps > 1 ? p->steps[p->nsteps - 2].upto : from) >= txid) {
+		const struct ms_plan_step *s = &p->steps[--p->nsteps];
+		if (s->seg->flags & MS_SEG_JOURNAL)
+			continue;
+		p->segment_bytes -= s->seg->bytes;
+		p->segment_objects -= s->seg->nparts;
+	}
+	struct ms_plan_step *last = p->nsteps ? &p->steps[p->nsteps - 1] : NULL;
+	if (!last || last->upto <= txid)
+		return (last ? last->upto : from) == txid;
+	if (ms_inv_is_fold(last->seg))
+		return false;
+	last->upto = txid;
+	return true;
+}
+
+/* Segments from the snapshot's txid to `to`. *ret_reached < to: the next txid is missing, or (*ret_again > 0) a catch-up leads on that begins behind
+ * that txid, which lies before `from`. */
 static enum ms_code walk(const struct ms_inventory *inv, const struct ms_plan_probe *probe, const struct ms_chain *c, size_t link, uint64_t from,
-			 uint64_t to, struct ms_plan *p, uint64_t *ret_reached, struct ms_err *err) {
+			 uint64_t to, struct ms_plan *p, uint64_t *ret_reached, uint64_t *ret_again, struct ms_err *err) {
 	uint64_t cur = from;
+	*ret_again = 0;
 	while (cur < to) {
 		struct ms_inv_segment *s = NULL;
 		unsigned replica = 0;
@@ -289,6 +309,7 @@ static enum ms_code walk(const struct ms_inventory *inv, const struct ms_plan_pr
 		enum ms_code rc = ms_chain_cover(inv, probe, &c->links[link], cur + 1, &s, &replica, err);
 		if (rc)
 			return rc;
+		bool entered = !s && (s = ms_chain_fold(inv, &c->links[link], cur + 1, &replica));
 		if (!s)
 			break;
 		if (s->last > to && ms_inv_may_fold(s) && (rc = ms_plan_probe_segment(probe, replica, c->links[link].gen, s, err)))
@@ -298,6 +319,10 @@ static enum ms_code walk(const struct ms_inventory *inv, const struct ms_plan_pr
 					  "txid %llu is within a catch-up: the replica was down while txid %llu to %llu were made, and holds only the last of them; "
 					  "restorable are txid %llu and txid %llu",
 					  (ull)to, (ull)s->first, (ull)s->last, (ull)cur, (ull)s->last);
+		if (entered && (from >= s->first || !back_to(p, from, s->first - 1))) {
+			*ret_again = s->first - 1;
+			break;
+		}
 		cur = s->last < c->links[link].upto ? s->last : c->links[link].upto;
 		if ((rc = push_step(p, c->links[link].gen, s, replica, cur < to ? cur : to, err)))
 			return rc;
@@ -500,7 +525,7 @@ enum ms_code ms_plan_make(struct ms_inventory *inv, const struct ms_plan_request
 	struct ms_plan p = {0};
 	bool is_newest = false;
 	size_t link = 0;
-	uint64_t reached = 0, gap = 0;
+	uint64_t reached = 0, again = 0, gap = 0;
 	char points[300];
 	enum ms_code rc = resolve(inv, req, probe, &pt, &is_newest, p.warning, sizeof p.warning, err);
 	if (rc)
@@ -525,8 +550,27 @@ enum ms_code ms_plan_make(struct ms_inventory *inv, const struct ms_plan_request
 		goto out;
 	}
 	p.snap_gen = pt.chain.links[link].gen;
-	if ((rc = walk(inv, probe, &pt.chain, link, p.snap->txid, pt.txid, &p, &reached, err)))
+	if ((rc = walk(inv, probe, &pt.chain, link, p.snap->txid, pt.txid, &p, &reached, &again, err)))
 		goto out;
+	/* The snapshot lies within a catch-up: what comes behind that restores from an older one. */
+	while (reached < pt.txid && again && !(based < pt.chain.n && again <= pt.chain.links[based].above)) {
+		struct ms_plan q = {0};
+		uint64_t further = 0;
+		if (!(q.snap = ms_chain_snapshot(inv, &pt.chain, again, &link, &q.snap_replica)))
+			break;
+		q.snap_gen = pt.chain.links[link].gen;
+		memcpy(q.warning, p.warning, sizeof q.warning);
+		rc = walk(inv, probe, &pt.chain, link, q.snap->txid, pt.txid, &q, &further, &again, err);
+		if (!rc && further > reached) {
+			struct ms_plan shorter = p;
+			p = q;
+			q = shorter;
+			reached = further;
+		}
+		ms_plan_release(&q);
+		if (rc)
+			goto out;
+	}
 	if (reached < pt.txid) {
 		gap = reached + 1;
 		if (!req->stop_at_gap) {

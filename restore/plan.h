@@ -4,7 +4,8 @@
  *
  * A generation's history is a chain of links: its own txids above the fork, its parent's up to the fork, and so on. Within a link any
  * replica's object may serve any txid; of those that do, the one that reaches furthest is taken (so merged ones win).
- * A segment may be entered in the middle: transactions that the state already holds are passed over when it is applied.
+ * A segment may be entered in the middle: transactions that the state already holds are passed over when it is applied. But a catch-up that stands
+ * for several txids (a fold) leads on from the state before it only: where nothing else does, the plan goes back to that state, or to an older snapshot.
  *
  * The first state of a root or a seeded generation is on snapshots alone. While there is none, "newest" is the newest point of the parent, or of the
  * generation that was head before, with a warning; a txid or time of that generation is an error.
@@ -86,6 +87,9 @@ bool ms_plan_wants_all(const struct ms_inventory *inv);
  * parent is txid - 1 (an engine's numbers may jump) counts as holding txid. */
 enum ms_code ms_chain_cover(const struct ms_inventory *inv, const struct ms_plan_probe *probe, const struct ms_chain_link *l, uint64_t txid,
 			    struct ms_inv_segment **ret_seg, unsigned *ret_replica, struct ms_err *err) MS_WARN_UNUSED;
+/* The fold that txid lies behind the beginning of, so that it serves from further back only; of several, the nearest. NULL none. Of segments that
+ * ms_chain_cover() has looked at for txid. */
+struct ms_inv_segment *ms_chain_fold(const struct ms_inventory *inv, const struct ms_chain_link *l, uint64_t txid, unsigned *ret_replica);
 /* Newest snapshot of the chain at or before txid; NULL when there is none. */
 struct ms_inv_snapshot *ms_chain_snapshot(const struct ms_inventory *inv, const struct ms_chain *c, uint64_t txid, size_t *ret_link,
 					  unsigned *ret_replica);

@@ -287,6 +287,38 @@ static void put_segment(struct maker *m, uint64_t first, uint64_t last, bool mer
 void maker_segment(struct maker *m, uint64_t first, uint64_t last) { put_segment(m, first, last, false); }
 void maker_merged(struct maker *m, uint64_t first, uint64_t last) { put_segment(m, first, last, true); }
 
+void maker_fold(struct maker *m, uint64_t first, uint64_t last) {
+	const struct state *from = &m->at[first - 1], *to = &m->at[last];
+	struct ms_segment_info i = info_of(m, first, last);
+	struct ms_buf records, out;
+	char name[MS_NAME_MAX];
+	ms_buf_init(&records, SIZE_MAX / 2);
+	ms_buf_init(&out, SIZE_MAX / 2);
+	i.kind = MS_SEG_CATCHUP;
+	i.first_us = i.last_us;
+	i.frames = 0;
+	for (uint32_t p = 1; p <= i.db_pages; p++) {
+		size_t off = (size_t)(p - 1) * m->page_size;
+		enum ms_record_type type;
+		if (off < from->len && memcmp(to->image + off, from->image + off, m->page_size) == 0)
+			continue;
+		MUST(ms_page_encode(m->encoder, p, to->image + off, m->page_size, NULL, ms_page_hash(p, to->image + off, m->page_size), &records, &type, &fail_));
+		i.frames++;
+	}
+	struct ms_commit c = {.flags = MS_COMMIT_CATCHUP, .txid = last, .time_us = to->us, .page_size = m->page_size, .db_pages = i.db_pages,
+		.checksum = to->checksum, .lost_commits = (int64_t)(last - first + 1)};
+	MUST(ms_commit_encode(&c, &records, &fail_));
+	struct ms_segment_writer *w = ms_segment_writer_new(&i, &out);
+	MUST(ms_segment_write(w, records.data, records.len, &fail_));
+	MUST(ms_segment_end(w, &fail_));
+	ms_segment_writer_free(w);
+	struct ms_name n = {.kind = MS_NAME_SEGMENT, .generation = i.generation, .first = first};
+	ms_name_format(&n, name);
+	write_file(m, name, out.data, out.len);
+	ms_buf_release(&records);
+	ms_buf_release(&out);
+}
+
 void maker_parts(struct maker *m, uint64_t txid, unsigned parts) {
 	const struct state *s = &m->at[txid];
 	size_t off = 0;

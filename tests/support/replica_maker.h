@@ -33,6 +33,8 @@ void maker_snapshot(struct maker *m, uint64_t txid, uint32_t pages_per_chunk); /
 void maker_patched_snapshot(struct maker *m, uint64_t txid, uint64_t older, uint32_t pages_per_chunk);
 void maker_segment(struct maker *m, uint64_t first, uint64_t last);
 void maker_merged(struct maker *m, uint64_t first, uint64_t last);
+/* One catch-up that stands for [first, last] and holds only the last of them. */
+void maker_fold(struct maker *m, uint64_t first, uint64_t last);
 /* One transaction over several objects. */
 void maker_parts(struct maker *m, uint64_t txid, unsigned parts);
 void maker_head(struct maker *m, uint32_t number, uint64_t settled, int64_t time_us);

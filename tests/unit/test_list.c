@@ -106,11 +106,11 @@ Test(list, what_is_there_and_what_restores) {
 	teardown(&f);
 }
 
-Test(list, every_advertised_point_restores_and_no_other) {
+static void every_advertised_point(void (*make)(struct maker *m)) {
 	struct fix f;
 	struct ms_list l;
 	setup(&f);
-	history(f.m);
+	make(f.m);
 	list(&f, &l);
 	char *out = ms_test_path(f.scratch, "o.db");
 	for (uint64_t t = 1; t <= 15; t++) {
@@ -137,6 +137,24 @@ Test(list, every_advertised_point_restores_and_no_other) {
 	free(out);
 	ms_list_release(&l);
 	teardown(&f);
+}
+
+/* A catch-up and snapshots before, within and behind it. */
+static void with_catch_up(struct maker *m) {
+	for (int i = 0; i < 14; i++)
+		maker_work(m, 20);
+	maker_head(m, 1, 0, MAKER_T0);
+	maker_snapshot(m, 2, 0);
+	maker_segment(m, 2, 4);
+	maker_fold(m, 5, 10);
+	maker_snapshot(m, 7, 0);
+	maker_segment(m, 11, 12);
+	maker_segment(m, 14, 14);
+}
+
+Test(list, every_advertised_point_restores_and_no_other) {
+	every_advertised_point(history);
+	every_advertised_point(with_catch_up);
 }
 
 Test(list, forks) {

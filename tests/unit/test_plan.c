@@ -13,7 +13,7 @@ struct row { /* what an object really holds */
 	unsigned replica;
 	const char *generation;
 	uint64_t first, last, parent;
-	bool fence, more, merged;
+	bool fence, more, merged, fold;
 };
 struct world {
 	struct ms_inventory inv;
@@ -36,7 +36,7 @@ static enum ms_code probe_segment(void *arg, unsigned replica, struct ms_inv_gen
 			return MS_OK;
 		}
 		struct ms_segment_info info = {.generation = g->id, .first_txid = r->first, .last_txid = r->last, .parent_txid = r->parent,
-			.first_us = at(r->first), .last_us = at(r->last), .more = r->more};
+			.first_us = at(r->first), .last_us = at(r->last), .more = r->more, .kind = r->fold ? MS_SEG_CATCHUP : MS_SEG_COMMIT};
 		return ms_inventory_probed(s, &info, &info, err);
 	}
 	return ms_err_set(err, MS_ENOTFOUND, "vanished");
@@ -72,6 +72,12 @@ static void seg_of(struct world *w, unsigned replica, const char *gen, uint64_t 
 	cr_assert_eq(ms_inventory_add(&w->inv, replica, name, 100, NULL), MS_OK);
 }
 static void seg(struct world *w, uint64_t first, uint64_t last) { seg_of(w, 0, G1, first, last, first - 1); }
+
+/* A catch-up that stands for all these and holds the last. */
+static void fold(struct world *w, unsigned replica, uint64_t first, uint64_t last) {
+	seg_of(w, replica, G1, first, last, first - 1);
+	w->rows[w->n - 1].fold = true;
+}
 
 static void merged(struct world *w, unsigned replica, const char *gen, uint64_t first, uint64_t last) {
 	char name[MS_NAME_MAX];
@@ -122,7 +128,7 @@ Test(plan, by_names_alone) {
 	cr_assert_eq(p.nsteps, 196); /* entered in the middle of 42..51 */
 	cr_assert_eq(p.steps[0].seg->first, 42);
 	cr_assert_eq(p.segment_bytes, 19600);
-	cr_assert_leq(w.probes, 1); /* only the newest header */
+	cr_assert_leq(w.probes, 2); /* only the newest header, and that of the segment that is entered in the middle */
 	ms_plan_release(&p);
 	w.probes = 0;
 	cr_assert_eq(make(&w, to_time(at(1234) + 5), &p, &err), MS_OK, "%s", err.msg);
@@ -148,6 +154,67 @@ Test(plan, merged_segments_win) {
 	cr_assert_eq(p.steps[1].seg->first, 11);
 	cr_assert_eq(p.steps[1].upto, 18);
 	ms_plan_release(&p);
+	ms_inventory_release(&w.inv);
+}
+
+static void expect(struct world *w, uint64_t txid, uint64_t snapshot, uint64_t first, unsigned steps) {
+	struct ms_plan p;
+	struct ms_err err;
+	cr_assert_eq(make(w, to_txid(txid), &p, &err), MS_OK, "txid %llu: %s", (unsigned long long)txid, err.msg);
+	cr_expect_eq(p.snap->txid, snapshot, "txid %llu: from %llu", (unsigned long long)txid, (unsigned long long)p.snap->txid);
+	cr_expect_eq(p.nsteps, steps, "txid %llu: %zu steps", (unsigned long long)txid, p.nsteps);
+	cr_expect_eq(p.nsteps ? p.steps[0].seg->first : 0, first);
+	cr_expect_eq(p.segment_objects, steps);
+	ms_plan_release(&p);
+}
+
+Test(plan, a_snapshot_within_a_catch_up_leads_nowhere) {
+	struct world w;
+	struct ms_plan p;
+	struct ms_err err;
+	begin(&w, 1);
+	snap(&w, 0, G1, 1);
+	snap(&w, 0, G1, 20);
+	seg(&w, 2, 10);
+	fold(&w, 0, 11, 40);
+	expect(&w, 40, 1, 2, 2);
+	fold(&w, 0, 41, 60);
+	snap(&w, 0, G1, 50);
+	seg(&w, 61, 70);
+	snap(&w, 0, G1, 65);
+	expect(&w, 20, 20, 0, 0);
+	expect(&w, 50, 50, 0, 0);
+	expect(&w, 60, 1, 2, 3);
+	expect(&w, 63, 1, 2, 4);
+	expect(&w, 68, 65, 61, 1);
+	cr_assert_eq(make(&w, to_txid(30), &p, &err), MS_ENOTRESTORABLE);
+	cr_expect(strstr(err.msg, "restorable are txid 20 and txid 40"), "%s", err.msg);
+	/* A hole further back is told as such. */
+	cr_assert(ms_inventory_mark_bad(&w.inv, 0, G1 "/segments/0000000000000002.seg"));
+	cr_assert_eq(make(&w, to_txid(60), &p, &err), MS_EGAP);
+	struct ms_plan_request req = to_txid(60);
+	req.stop_at_gap = true;
+	cr_assert_eq(make(&w, req, &p, &err), MS_OK, "%s", err.msg);
+	cr_expect_eq(p.target.txid, 50);
+	ms_plan_release(&p);
+	ms_inventory_release(&w.inv);
+}
+
+Test(plan, a_catch_up_takes_over_where_another_replica_ends) {
+	struct world w;
+	begin(&w, 2);
+	snap(&w, 0, G1, 1);
+	seg(&w, 2, 10);
+	fold(&w, 0, 11, 40);
+	seg(&w, 41, 50);
+	seg_of(&w, 1, G1, 2, 7, 1);
+	seg_of(&w, 1, G1, 8, 20, 7);
+	seg_of(&w, 1, G1, 21, 30, 20);
+	expect(&w, 25, 1, 2, 3);
+	expect(&w, 50, 1, 2, 3); /* to 10 by commits, then the catch-up */
+	snap(&w, 1, G1, 15);
+	expect(&w, 25, 15, 8, 2);
+	expect(&w, 50, 1, 2, 3);
 	ms_inventory_release(&w.inv);
 }
 

@@ -194,6 +194,63 @@ Test(restore, merged_segments_are_preferred_and_entered_in_the_middle) {
 	teardown(&f);
 }
 
+/* Put while the replica had no segments of its time: what leads through it is a catch-up, which only restores from the state before it. */
+Test(restore, a_snapshot_within_a_catch_up) {
+	struct fix f = setup(1024);
+	for (int i = 0; i < 20; i++)
+		maker_work(f.m, 20 + 30 * (unsigned)(i % 4));
+	maker_head(f.m, 1, 0, MAKER_T0);
+	maker_snapshot(f.m, 1, 0);
+	maker_segment(f.m, 2, 5);
+	maker_fold(f.m, 6, 14);
+	maker_snapshot(f.m, 9, 4);
+	check_txid(&f, 14); /* the catch-up is the newest segment, whose name does not say where it ends */
+	maker_segment(f.m, 15, 18);
+	maker_segment(f.m, 19, 21);
+	static const uint64_t restores[] = {1, 2, 5, 9, 14, 15, 17, 21};
+	for (size_t i = 0; i < sizeof restores / sizeof *restores; i++)
+		check_txid(&f, restores[i]);
+	static const uint64_t within[] = {6, 8, 10, 13};
+	for (size_t i = 0; i < sizeof within / sizeof *within; i++) {
+		f.o.target = (struct ms_plan_request){.kind = MS_TARGET_TXID, .txid = within[i]};
+		cr_assert_eq(run(&f), MS_ENOTRESTORABLE);
+		cr_expect(strstr(f.err.msg, "within a catch-up") && strstr(f.err.msg, "txid 14"), "%s", f.err.msg);
+		cr_assert_eq(files_in(f.dir), 0);
+	}
+	f.o.target = (struct ms_plan_request){.kind = MS_TARGET_NEWEST};
+	check_at(&f, 21);
+	f.o.target = (struct ms_plan_request){.kind = MS_TARGET_TIME, .time_us = maker_time(f.m, 16) + 10};
+	check_at(&f, 16);
+	/* With a newer one there is no need to go back. */
+	maker_snapshot(f.m, 16, 4);
+	check_txid(&f, 20);
+	teardown(&f);
+}
+
+/* One replica holds the first commits of the stretch that the other one has as a catch-up. */
+Test(restore, a_catch_up_behind_commits_of_another_replica) {
+	struct fix f = setup(512);
+	char *other = ms_test_tmpdir();
+	for (int i = 0; i < 20; i++)
+		maker_work(f.m, 30);
+	maker_head(f.m, 1, 0, MAKER_T0);
+	maker_snapshot(f.m, 1, 0);
+	maker_segment(f.m, 2, 5);
+	maker_fold(f.m, 6, 14);
+	maker_segment(f.m, 15, 21);
+	maker_set_dir(f.m, other);
+	maker_head(f.m, 1, 0, MAKER_T0);
+	maker_snapshot(f.m, 1, 0);
+	maker_segment(f.m, 2, 8);
+	maker_segment(f.m, 9, 11);
+	add_replica(&f, f.replica);
+	add_replica(&f, other);
+	for (uint64_t t = 1; t <= 21; t++)
+		if (t < 12 || t > 13)
+			check_txid(&f, t);
+	teardown(&f);
+}
+
 Test(restore, patched_snapshot) {
 	struct fix f = setup(2048);
 	history(&f, 4);
