@@ -10,6 +10,7 @@
 
 #include "contract/contract.h"
 #include "replicas/url.h"
+#include "support/skip.h"
 #include "support/sshd.h"
 #include "support/tmpdir.h"
 

@@ -14,6 +14,7 @@
 #include "contract/contract.h"
 #include "replicas/url.h"
 #include "support/s3_server.h"
+#include "support/skip.h"
 
 struct store {
 	struct ms_s3_server *server;
@@ -180,7 +181,7 @@ static void run(const char *kind) {
 	if (!ms_s3_server_start(&server, "support/s3server", kind)) {
 		char name[64];
 		snprintf(name, sizeof name, "contract/test_s3 %s", kind);
-		ms_s3_server_skip(name, &server);
+		ms_test_skipped(name, server.why);
 		cr_skip_test("%s", server.why);
 	}
 	cr_assert_eq(ms_replicas_register_builtin(&err), MS_OK, "%s", err.msg);
@@ -232,7 +233,7 @@ static void run_tls(const char *kind, const char *protocol) {
 	if (!ms_s3_server_start(&server, "support/s3server", kind)) {
 		char name[64];
 		snprintf(name, sizeof name, "contract/test_s3 %s", kind);
-		ms_s3_server_skip(name, &server);
+		ms_test_skipped(name, server.why);
 		cr_skip_test("%s", server.why);
 	}
 	cr_assert_eq(ms_replicas_register_builtin(&err), MS_OK, "%s", err.msg);

@@ -6,6 +6,7 @@
 #define MS_TESTS_NATS_SERVER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 struct nats_server {
@@ -14,8 +15,14 @@ struct nats_server {
 	pid_t pid; /* 0: not running */
 };
 
-/* False: there is none; said on stderr and in $MS_SKIP_LOG. */
+/* False: there is none; said by ms_test_skipped(). The plain one is Debian's (2.9). */
 bool nats_server_available(const char *what_is_skipped);
+/* From now on servers are of the newer version that scripts/setup builds (nats-server-new). */
+bool nats_server_use_new(const char *what_is_skipped);
+/* The NATS project's own object-store client (tests/support/natspeer). */
+bool nats_peer_available(const char *what_is_skipped);
+/* Runs it with these shell words; its standard output, cut at cap, goes to ret. Returns its exit code. */
+int nats_peer(char *ret, size_t cap, const char *args, ...) __attribute__((format(printf, 3, 4)));
 int nats_free_port(void);
 /* config: what follows "listen" and "jetstream" in the configuration file; NULL: nothing. Returns when the port answers. */
 void nats_server_start(struct nats_server *s, const char *config);

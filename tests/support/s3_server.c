@@ -99,13 +99,3 @@ void ms_s3_server_stop(struct ms_s3_server *s) {
 	waitpid(s->pid, &status, 0);
 	s->to = -1;
 }
-
-void ms_s3_server_skip(const char *test, const struct ms_s3_server *s) {
-	const char *log = getenv("MS_SKIP_LOG");
-	FILE *f = log && log[0] ? fopen(log, "a") : NULL;
-	fprintf(stderr, "%s: skipped: %s\n", test, s->why);
-	if (!f)
-		return;
-	fprintf(f, "%s: %s\n", test, s->why);
-	fclose(f);
-}

@@ -12,7 +12,7 @@
 
 struct ms_s3_server {
 	char endpoint[64]; /* http://127.0.0.1:PORT */
-	char why[256];	   /* why it cannot be had */
+	char why[256];	   /* why it cannot be had, for ms_test_skipped() */
 	int to;		   /* its standard input */
 	FILE *from;
 	int pid;
@@ -25,7 +25,5 @@ void ms_s3_server_ask(struct ms_s3_server *s, const char *line, char *ret, size_
 /* Expects "done". */
 void ms_s3_server_tell(struct ms_s3_server *s, const char *line);
 void ms_s3_server_stop(struct ms_s3_server *s);
-/* Adds a line to $MS_SKIP_LOG: the closing summary names what did not run. */
-void ms_s3_server_skip(const char *test, const struct ms_s3_server *s);
 
 #endif

@@ -26,16 +26,6 @@ static void die(const char *what) {
 	_exit(99);
 }
 
-void ms_test_skipped(const char *test, const char *why) {
-	const char *log = getenv("MS_SKIP_LOG");
-	fprintf(stderr, "SKIPPED %s: %s\n", test, why);
-	FILE *f = log ? fopen(log, "a") : NULL;
-	if (f) {
-		fprintf(f, "%s: %s\n", test, why);
-		fclose(f);
-	}
-}
-
 static bool find_sshd(char ret[500]) {
 	const char *env = getenv("MS_SSHD"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 	if (env) {

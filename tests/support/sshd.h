@@ -22,10 +22,8 @@ struct ms_sshd {
 	char program[500];
 };
 
-/* false: why not, for the skip message. */
+/* false: why not, for ms_test_skipped(). */
 bool ms_sshd_usable(bool privileged, const char **ret_why);
-/* Says that a test did not run: on stderr, and into $MS_SKIP_LOG for scripts/check. */
-void ms_test_skipped(const char *test, const char *why);
 /* tmp: an empty directory of the test. config: further lines for sshd_config. Ends the test when the server does not come up. */
 void ms_sshd_start(struct ms_sshd *s, const char *tmp, bool privileged, const char *config);
 /* With everything it forked; kept for ms_sshd_restart() on the same port. */
