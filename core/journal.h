@@ -103,7 +103,8 @@ uint64_t ms_journal_next_seq(struct ms_journal *j);
 void ms_journal_set_hook(struct ms_journal *j, void (*hook)(void *arg, uint64_t durable_seq, const struct ms_err *err),
 			 void *arg);
 void ms_journal_kick(struct ms_journal *j);
-/* What has been appended is to become durable as the mode says: a kick, but in ASYNC, where interval and bytes decide, nothing. Loop thread. */
+/* What has been appended is to become durable as the mode says, and nobody waits for it: a kick, at the soonest 2 ms after the
+ * last sync began; in ASYNC, where interval and bytes decide, nothing. Loop thread. */
 void ms_journal_nudge(struct ms_journal *j);
 /* Replication hook of the seed: called in file order, once for each entry accepted from now on, after it is durable, with the
  * entry, by one thread at a time (whichever made it durable). It may append, and must not clear the hook. NULL to clear, which

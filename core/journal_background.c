@@ -9,6 +9,7 @@
 #include "core/journal_internal.h"
 
 #define RETRY_US 250000
+#define GAP_US 2000 /* between the beginnings of two syncs that nobody waits for: under load each covers more */
 
 /* Links whose callbacks an environment has dropped: kept where they can be found, because the environment does not say so. */
 static pthread_mutex_t orphans_mu = PTHREAD_MUTEX_INITIALIZER;
@@ -128,8 +129,10 @@ static void job_done(void *arg) {
 		return;
 	if (failed)
 		arm(j, RETRY_US);
-	else if (again || (more && j->cfg.mode != MS_SYNC_ASYNC))
+	else if (again)
 		ms_journal_kick(j);
+	else if (more && j->cfg.mode != MS_SYNC_ASYNC)
+		ms_journal_nudge(j);
 	else if (more)
 		arm(j, j->cfg.sync_interval_us);
 }
@@ -145,13 +148,24 @@ void ms_journal_kick(struct ms_journal *j) {
 		return;
 	}
 	j->job_busy = true;
+	j->job_began_ns = ms_env_mono_ns(j->env);
 	expect_call(j->link);
 	j->link->job = (struct ms_job){.run = job_run, .done = job_done, .arg = j->link};
 	j->env->ops->submit(j->env, MS_LANE_SYNC, &j->link->job);
 }
 
 void ms_journal_nudge(struct ms_journal *j) {
-	if (j->cfg.mode != MS_SYNC_ASYNC)
+	if (j->cfg.mode == MS_SYNC_ASYNC || j->job_busy) /* job_done() looks for more by itself */
+		return;
+	pthread_mutex_lock(&j->mu);
+	bool more = atomic_load(&j->durable) + 1 < j->next;
+	pthread_mutex_unlock(&j->mu);
+	if (!more)
+		return;
+	uint64_t since = (ms_env_mono_ns(j->env) - j->job_began_ns) / 1000;
+	if (since < GAP_US)
+		arm(j, (int64_t)(GAP_US - since));
+	else
 		ms_journal_kick(j);
 }
 

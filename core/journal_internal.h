@@ -243,6 +243,7 @@ struct ms_journal {
 	void (*hook)(void *arg, uint64_t durable_seq, const struct ms_err *err);
 	void *hook_arg;
 	bool job_busy, job_again, timer_armed; /* timer_armed: under mu */
+	uint64_t job_began_ns;
 	struct ms_timer *timer;
 };
 

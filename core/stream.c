@@ -367,7 +367,7 @@ static void stop_workers(struct ms_stream *s) {
 		char q[700];
 		ms_log(MS_LOG_ERROR, "journal cannot be synced", "db=%s error=%s", s->name, ms_log_q(q, sizeof q, err.msg));
 	}
-	s->journalled_txid = s->pub.state.txid;
+	s->journalled = s->pub.state;
 	s->workers_left = s->nworkers;
 	/* What the first snapshot and the last look have left of the time, and enough for what is all but done. */
 	int64_t left = stop_left_us(s), least = s->stop_deadline_us < STOP_LEAST_US ? s->stop_deadline_us : STOP_LEAST_US;
@@ -411,6 +411,7 @@ static void step_done(void *arg) {
 	uint64_t began = s->steps;
 	s->job_running = false;
 	s->pub = s->out;
+	s->handed = (struct handed){0};
 	struct step_result *r = &s->pub;
 	char q[700];
 
@@ -479,10 +480,13 @@ static void step_done(void *arg) {
 	if (r->generation.s[0] && !s->start_fork && !s->start_root)
 		start_workers(s);
 	/* Whoever waits for a state wants it durable now, also where the journal would take its time. */
+	uint64_t durable = ms_journal_durable_seq(s->journal);
 	if (s->barriers || s->stopping)
 		ms_journal_kick(s->journal);
-	else
+	else if (durable < r->last_seq)
 		ms_journal_nudge(s->journal);
+	else
+		ms_stream_durable(s, durable, NULL); /* synced before this step had told of it */
 	s->settled = s->mode == MODE_FOLLOW && r->src.caught_up;
 	if (s->settled)
 		answer_barriers(s, began, NULL);
@@ -582,6 +586,7 @@ enum ms_code ms_stream_new(struct ms_env *env, struct ms_journal *j, struct ms_s
 	struct ms_stream *s = calloc(1, sizeof *s);
 	if (!s)
 		return ms_err_set(err, MS_ENOMEM, "stream");
+	pthread_mutex_init(&s->handed_mu, NULL);
 	s->env = env;
 	s->journal = j;
 	s->hooks = *hooks;
@@ -652,8 +657,7 @@ void ms_stream_durable(struct ms_stream *s, uint64_t durable_seq, const struct m
 		set_state(s, MS_STREAM_BLOCKED, err->msg);
 		return;
 	}
-	if (durable_seq >= s->pub.last_seq)
-		s->journalled_txid = s->pub.state.txid;
+	ms_stream_journalled(s, durable_seq);
 	if (s->workers_started)
 		for (uint32_t i = 0; i < s->nworkers; i++)
 			ms_worker_kick(s->workers[i]);
@@ -780,6 +784,7 @@ void ms_stream_free(struct ms_stream *s) {
 	s->env->ops->timer_free(s->tick);
 	ms_capture_free(s->cap);
 	ms_scan_release(&s->scan);
+	pthread_mutex_destroy(&s->handed_mu);
 	free(s->slice);
 	ms_head_release(&s->auth_head);
 	if (s->source)

@@ -2,6 +2,7 @@
 #ifndef MS_CORE_STREAM_INTERNAL_H
 #define MS_CORE_STREAM_INTERNAL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include "core/catchup_run.h"
 #include "core/scan.h"
@@ -15,6 +16,11 @@ enum step_mode {
 	MODE_FOLLOW,
 };
 enum step_task { TASK_OPEN, TASK_STEP, TASK_RELEASE };
+
+struct handed {
+	uint64_t seq; /* in the journal, 0 none */
+	struct ms_dbstate state;
+};
 
 /* Written by the job, read on the loop thread after it: never at the same time. */
 struct step_result {
@@ -87,10 +93,13 @@ struct ms_stream {
 	struct barrier *barriers;
 	uint64_t steps; /* jobs submitted */
 	uint64_t stop_step; /* the first one to begin after it was asked to stop */
-	uint64_t journalled_txid;
+	struct ms_dbstate journalled; /* durable in the journal */
+	pthread_mutex_t handed_mu;
+	struct handed handed; /* by the source job, at its last kick; under handed_mu */
 	uint64_t snapshots, step_errors;
 	struct step_result pub;
 	_Atomic bool kick_posted;
+	uint64_t kicked_ns; /* of the source job */
 
 	/* source job; read on the loop thread only while no job runs */
 	enum step_task task;
@@ -117,6 +126,8 @@ struct ms_stream {
 /* stream.c */
 void ms_stream_drop_run(struct ms_stream *s);
 void ms_stream_finish_stop(struct ms_stream *s); /* once nothing is under way any more */
+/* stream_status.c: what is durable now. */
+void ms_stream_journalled(struct ms_stream *s, uint64_t durable_seq);
 /* stream_epoch.c: s->epoch becomes higher than `seen` and than any that this shadow directory has used; *ret_known: the highest of the latter, 0
  * none. */
 enum ms_code ms_stream_settle_epoch(struct ms_stream *s, uint32_t seen, uint32_t *ret_known, struct ms_err *err) MS_WARN_UNUSED;

@@ -21,7 +21,7 @@ const char *ms_stream_why_seeding(const struct ms_stream *s, char ret[MS_STATUS_
 }
 
 bool ms_stream_caught_up(const struct ms_stream *s) {
-	if (!s->settled || s->job_running || s->run || s->snapshot_wanted || s->mode != MODE_FOLLOW || s->journalled_txid != s->pub.state.txid || !ms_stream_seeded(s))
+	if (!s->settled || s->job_running || s->run || s->snapshot_wanted || s->mode != MODE_FOLLOW || s->journalled.txid != s->pub.state.txid || !ms_stream_seeded(s))
 		return false;
 	for (uint32_t i = 0; i < s->nworkers; i++)
 		if (!ms_worker_caught_up(s->workers[i]))
@@ -65,6 +65,17 @@ bool ms_stream_attached(const struct ms_stream *s) {
 	}
 }
 
+void ms_stream_journalled(struct ms_stream *s, uint64_t durable_seq) {
+	pthread_mutex_lock(&s->handed_mu);
+	/* A step that goes on may have handed over more than was published when the one before it ended. */
+	const struct handed *h = s->handed.seq > s->pub.last_seq && durable_seq >= s->handed.seq ? &s->handed : NULL;
+	if (h)
+		s->journalled = h->state;
+	else if (durable_seq >= s->pub.last_seq)
+		s->journalled = s->pub.state;
+	pthread_mutex_unlock(&s->handed_mu);
+}
+
 enum ms_stream_state ms_stream_state(const struct ms_stream *s) { return s->state; }
 const char *ms_stream_name(const struct ms_stream *s) { return s->name; }
 
@@ -77,8 +88,8 @@ enum ms_code ms_stream_get_status(const struct ms_stream *s, struct ms_stream_st
 	ret->state = s->state;
 	snprintf(ret->why, sizeof ret->why, "%s", s->why);
 	ret->generation = s->pub.generation;
-	ret->db = s->pub.state;
-	ret->journalled_txid = s->journalled_txid;
+	ret->db = s->journalled.txid > s->pub.state.txid && s->job_running ? s->journalled : s->pub.state;
+	ret->journalled_txid = s->journalled.txid;
 	ret->wal_bytes = s->pub.src.wal_bytes;
 	ret->frames = s->pub.stats.frames;
 	ret->commits = s->pub.stats.commits;
@@ -93,7 +104,7 @@ enum ms_code ms_stream_get_status(const struct ms_stream *s, struct ms_stream_st
 	ret->clock_back_us = s->pub.stats.clock_back_us;
 	ret->snapshots = s->snapshots;
 	ret->step_errors = s->step_errors;
-	ret->last_commit_us = s->pub.state.time_us;
+	ret->last_commit_us = ret->db.time_us;
 	ret->nworkers = s->nworkers;
 	for (uint32_t i = 0; i < s->nworkers; i++) {
 		ms_worker_status(s->workers[i], &ret->workers[i]);

@@ -19,6 +19,7 @@
 #define SCAN_BUDGET_US 20000u
 #define FILL_BUDGET_US 10000u
 #define HURRY_BYTES (2u << 20) /* above what a poll under load leaves, below the buffer */
+#define KICK_NS 4000000ull
 #define FINAL_PAGES 2048u /* dirty pages that may be left for the last pass, read at one position */
 
 static void kick_posted(void *arg) {
@@ -28,6 +29,10 @@ static void kick_posted(void *arg) {
 }
 
 static void kick(struct ms_stream *s) {
+	s->kicked_ns = ms_env_mono_ns(s->env);
+	pthread_mutex_lock(&s->handed_mu);
+	s->handed = (struct handed){ms_capture_last_seq(s->cap), *ms_capture_state(s->cap)};
+	pthread_mutex_unlock(&s->handed_mu);
 	if (!atomic_exchange(&s->kick_posted, true))
 		s->env->ops->post(s->env, kick_posted, s);
 }
@@ -46,7 +51,8 @@ static enum ms_code sink_page(struct ms_sink *k, uint32_t pgno, const uint8_t *p
 static enum ms_code sink_commit(struct ms_sink *k, const struct ms_flush_meta *m, struct ms_err *err) {
 	struct ms_stream *s = of_sink(k);
 	enum ms_code rc = ms_capture_commit(s->cap, m, 0, 0, err);
-	if (rc == MS_OK)
+	/* A sync for all that one look has found, and not one for its first commit. */
+	if (rc == MS_OK && (!k->backlog || ms_env_mono_ns(s->env) - s->kicked_ns > KICK_NS))
 		kick(s);
 	return rc;
 }

@@ -532,11 +532,10 @@ void ms_worker_pump(struct ms_worker *w) {
 	if (w->main_busy || w->deadline)
 		return;
 	uint64_t now = ms_worker_mono_us(w);
-	if (w->retry_at_us > now) {
-		w->env->ops->timer_start(w->timer, w->retry_at_us - now);
-		return;
-	}
-	if (w->phase == MS_PHASE_PROBING)
+	uint64_t scan = ms_worker_scan_due_us(w);
+	if (w->retry_at_us > now)
+		next = w->retry_at_us;
+	else if (w->phase == MS_PHASE_PROBING)
 		submit(w, MS_TASK_PROBE);
 	else if (w->phase == MS_PHASE_CLAIMING)
 		submit(w, MS_TASK_CLAIM);
@@ -548,11 +547,15 @@ void ms_worker_pump(struct ms_worker *w) {
 			next = now + SECOND_US;
 	} else if (w->phase == MS_PHASE_SHIPPING)
 		pump_shipping(w, now, &next);
+	next = scan < next ? scan : next;
 	if (!w->main_busy && next != UINT64_MAX)
 		w->env->ops->timer_start(w->timer, next > now ? next - now : 1);
 }
 
-static void on_timer(void *arg) { ms_worker_pump(arg); }
+static void on_timer(void *arg) {
+	ms_worker_scan(arg);
+	ms_worker_pump(arg);
+}
 
 static void on_probe_timer(void *arg) {
 	struct ms_worker *w = arg;
@@ -701,9 +704,7 @@ void ms_worker_start(struct ms_worker *w, const struct ms_local_facts *local) {
 	ms_worker_pump(w);
 }
 
-void ms_worker_kick(struct ms_worker *w) {
-	ms_worker_scan(w);
-}
+void ms_worker_kick(struct ms_worker *w) { on_timer(w); }
 
 /* Does what comes at and behind the cursor restore from this snapshot? Not from one of a generation that the cursor has left for a state that
  * does not come of it. */

@@ -196,6 +196,7 @@ struct ms_worker {
 	/* scan */
 	struct ms_job scan_job;
 	bool scan_busy, scan_again;
+	uint64_t scan_at_us; /* not before this, when something is known to wait */
 	uint64_t scan_seq; /* goes on here; the first entry of an unfinished transaction */
 	uint64_t scan_durable; /* the journal's durable sequence that has been looked at */
 	struct {
@@ -299,6 +300,7 @@ void ms_worker_want_snapshot(struct ms_worker *w, enum ms_cursor_base base, cons
 void ms_worker_scan(struct ms_worker *w);
 void ms_worker_scan_reset(struct ms_worker *w); /* after the cursor was set anew */
 void ms_worker_waiting_passed(struct ms_worker *w); /* drops what the cursor has passed */
+uint64_t ms_worker_scan_due_us(const struct ms_worker *w); /* UINT64_MAX: not */
 bool ms_worker_scan_idle(const struct ms_worker *w); /* everything durable has been looked at */
 uint64_t ms_worker_waiting_bytes(const struct ms_worker *w);
 

@@ -7,6 +7,8 @@
 
 #include "core/worker_internal.h"
 
+#define SCAN_GAP_US 50000u
+
 static void fold(struct ms_waiting *v, uint32_t *n) {
 	uint32_t out = 0;
 	for (uint32_t i = 0; i < *n; i += 2, out++) {
@@ -85,16 +87,22 @@ static void done(void *arg) {
 /* ---- loop ---- */
 
 void ms_worker_scan(struct ms_worker *w) {
-	/* Before the claim the cursor of the last run tells at least how much lag there is. */
-	bool position = w->phase == MS_PHASE_SHIPPING || (w->phase == MS_PHASE_CLAIMING && w->have_cursor);
-	if (!position || w->cur.base == MS_BASE_JUMP || w->scan_busy)
+	if (ms_worker_scan_due_us(w) > ms_worker_mono_us(w))
 		return;
-	if (ms_worker_scan_idle(w))
-		return;
+	w->scan_at_us = ms_worker_mono_us(w) + SCAN_GAP_US;
 	w->scan.from = w->scan_seq;
 	w->scan_busy = true;
 	w->scan_job = (struct ms_job){.run = run, .done = done, .arg = w};
 	w->env->ops->submit(w->env, MS_LANE_CPU, &w->scan_job);
+}
+
+uint64_t ms_worker_scan_due_us(const struct ms_worker *w) {
+	/* Before the claim the cursor of the last run tells at least how much lag there is. */
+	bool position = w->phase == MS_PHASE_SHIPPING || (w->phase == MS_PHASE_CLAIMING && w->have_cursor);
+	if (!position || w->cur.base == MS_BASE_JUMP || w->scan_busy || ms_worker_scan_idle(w))
+		return UINT64_MAX;
+	/* With the oldest of what waits its lag is known: what comes behind need not be known to the millisecond. */
+	return w->nwaiting && !w->stopping ? w->scan_at_us : 0;
 }
 
 bool ms_worker_scan_idle(const struct ms_worker *w) { return w->scan_durable >= ms_journal_durable_seq(w->journal); }

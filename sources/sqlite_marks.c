@@ -25,7 +25,8 @@
 #define WINDOW_STALL_NS (250 * MS_WAL_MS)
 #define STALL_NS (2 * MS_WAL_MS)
 #define WINDOW_BATCH 128u /* frames between two looks, about a millisecond */
-#define WINDOW_POLL_US 50u
+#define WINDOW_POLL_US 50u /* at least; at most the time in which this part of what lies before us could be overwritten */
+#define WINDOW_POLL_PART 64u
 #define POLL_FRAMES 256u /* that a poll under load leaves uncaptured, by the rate so far */
 #define ACTIVE_NS (25 * MS_WAL_MS) /* a writer that committed within this is at work */
 #define QUIET_LEAP_NS (2 * MS_WAL_MS)
@@ -243,6 +244,12 @@ bool ms_wal_window_due(struct ms_sqlite_wal *s, const struct ms_wal_index *h) {
 	return s->ckpt_at || h->mx_frame + early >= s->window_at;
 }
 
+static void window_nap(struct ms_sqlite_wal *s) {
+	uint64_t us = s->rate ? s->pos.frame * 16000ull / s->rate / WINDOW_POLL_PART : MS_WAL_POLL_US;
+	us = us < MS_WAL_POLL_US ? us : MS_WAL_POLL_US;
+	ms_wal_nap(s, us > WINDOW_POLL_US ? us : WINDOW_POLL_US);
+}
+
 /*
  * Without a mark the WAL may be reset at any moment, so looks must be frequent: between two of them the new generation must not
  * write past our position. Capturing goes on in small batches all the same (frames are believed by salts and chain, mark or not):
@@ -271,7 +278,7 @@ enum ms_code ms_wal_window(struct ms_sqlite_wal *s, struct ms_sink *sink, struct
 		if ((late = h.mx_frame < s->pos.frame || h.mx_frame - s->pos.frame > most))
 			break;
 		if (h.mx_frame == s->pos.frame) {
-			ms_wal_nap(s, WINDOW_POLL_US);
+			window_nap(s);
 			continue;
 		}
 		s->batch_most = WINDOW_BATCH;

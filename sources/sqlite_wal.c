@@ -1,6 +1,6 @@
 /*
  * The follower's operations: one pass looks at the wal-index, crosses a reset if the salts have changed, hands over what is new,
- * and keeps the right mark (sqlite_marks.c). Under load step() makes such passes every 0.5 to 10 ms for about 15 ms; when
+ * and keeps the right mark (sqlite_marks.c). Under load step() makes such passes every 0.5 to 6 ms for about 15 ms; when
  * quiet it arms the watch of the -wal file and returns, with polls that slow down to one a second.
  */
 #include "sources/sqlite_wal_priv.h"

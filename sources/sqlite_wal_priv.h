@@ -18,7 +18,7 @@
 
 #define MS_WAL_MS 1000000ull /* in ns */
 #define MS_WAL_POLL_US 500u	    /* under load, where a window may be due */
-#define MS_WAL_POLL_MOST_US 10000u /* under load otherwise: what a commit waits for its journal entry */
+#define MS_WAL_POLL_MOST_US 6000u /* under load otherwise: what a commit waits for its journal entry */
 #define MS_WAL_STEP_NS (15 * MS_WAL_MS)
 #define MS_WAL_SLOW_POLL_US 1000000u
 #define MS_WAL_SETTLE_US 2000u
