@@ -7,6 +7,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "replicas/replica.h"
+
 /* What a family's samples are taken from: an unsigned field, printed as it is or as seconds. */
 enum kind { COUNT, MICROSECONDS };
 struct field {
@@ -218,6 +220,24 @@ static void workers(struct page *p) {
 			print(p, "migstream_replica_last_error_info%s 1\n", replica_labels(s, w, "error", w->last_error, labels));
 }
 
+/* Of the daemon as a whole: a backend does not know for which database it works. Backends without a handle so far are left out. */
+static void backends(struct page *p) {
+	const struct ms_replica_driver *d;
+	family(p, "backend_calls_total", "counter", "Calls of the backends' drivers, by type of replica and by kind; failed ones count.");
+	for (unsigned i = 0; (d = ms_replica_driver_at(i)); i++) {
+		struct ms_replica_calls c;
+		char type[420];
+		ms_replica_calls_at(i, &c);
+		if (!c.open)
+			continue;
+		label(d->scheme, type);
+		print(p, "migstream_backend_calls_total{type=\"%s\",call=\"put\"} %" PRIu64 "\n", type, c.put);
+		print(p, "migstream_backend_calls_total{type=\"%s\",call=\"get\"} %" PRIu64 "\n", type, c.get);
+		print(p, "migstream_backend_calls_total{type=\"%s\",call=\"list\"} %" PRIu64 "\n", type, c.list);
+		print(p, "migstream_backend_calls_total{type=\"%s\",call=\"remove\"} %" PRIu64 "\n", type, c.remove);
+	}
+}
+
 static void process(struct page *p) {
 	struct rusage u;
 	unsigned long pages = 0, fds = 0;
@@ -262,5 +282,6 @@ enum ms_code ms_metrics_page(const struct ms_status_view *v, struct ms_buf *out,
 	}
 	streams(&p);
 	workers(&p);
+	backends(&p);
 	return p.code;
 }

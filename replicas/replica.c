@@ -6,6 +6,7 @@
  */
 #include "replicas/replica.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,23 @@
 
 static const struct ms_replica_driver *drivers[DRIVERS_MAX];
 static unsigned ndrivers;
+
+/* Of drivers[i]; CALLS is their number. */
+enum call { CALL_OPEN, CALL_PUT, CALL_GET, CALL_LIST, CALL_REMOVE, CALLS };
+static atomic_uint_fast64_t calls[DRIVERS_MAX][CALLS];
+
+static void count(const struct ms_replica_driver *d, enum call c) {
+	for (unsigned i = 0; i < ndrivers; i++)
+		if (drivers[i] == d)
+			atomic_fetch_add_explicit(&calls[i][c], 1, memory_order_relaxed);
+}
+
+void ms_replica_calls_at(unsigned i, struct ms_replica_calls *ret) {
+	*ret = (struct ms_replica_calls){0};
+	if (i < ndrivers)
+		*ret = (struct ms_replica_calls){.open = calls[i][CALL_OPEN], .put = calls[i][CALL_PUT], .get = calls[i][CALL_GET],
+						 .list = calls[i][CALL_LIST], .remove = calls[i][CALL_REMOVE]};
+}
 
 enum ms_code ms_replica_register(const struct ms_replica_driver *d, struct ms_err *err) {
 	if (!d || !d->scheme || !d->scheme[0] || !d->options || !d->open || !d->put || !d->get || !d->list || !d->remove || !d->caps ||
@@ -105,7 +123,9 @@ enum ms_code ms_replica_open(struct ms_env *env, const struct ms_replica_spec *s
 	enum ms_code rc = ms_replica_spec_check(spec, err);
 	if (rc)
 		return rc;
-	return ms_replica_driver_find(spec->scheme)->open(env, spec, ret, err);
+	const struct ms_replica_driver *d = ms_replica_driver_find(spec->scheme);
+	count(d, CALL_OPEN);
+	return d->open(env, spec, ret, err);
 }
 
 bool ms_object_name_valid(const char *name) {
@@ -136,7 +156,10 @@ static enum ms_code check_name(const char *name, struct ms_err *err) {
 
 enum ms_code ms_replica_put(struct ms_replica *r, const char *name, struct ms_body *b, struct ms_err *err) {
 	enum ms_code rc = check_name(name, err);
-	return rc ? rc : MS_REPLICA_DRIVER(r)->put(r, name, b, err);
+	if (rc)
+		return rc;
+	count(MS_REPLICA_DRIVER(r), CALL_PUT);
+	return MS_REPLICA_DRIVER(r)->put(r, name, b, err);
 }
 
 enum ms_code ms_replica_put_mem(struct ms_replica *r, const char *name, const void *data, size_t n, struct ms_err *err) {
@@ -151,6 +174,7 @@ enum ms_code ms_replica_get(struct ms_replica *r, const char *name, int64_t off,
 		return rc;
 	if (off < 0 || len < -1)
 		return ms_err_set(err, MS_EINVAL, "%s: range %lld+%lld", name, (long long)off, (long long)len);
+	count(MS_REPLICA_DRIVER(r), CALL_GET);
 	return MS_REPLICA_DRIVER(r)->get(r, name, off, len, cb, arg, err);
 }
 
@@ -198,6 +222,7 @@ enum ms_code ms_replica_list(struct ms_replica *r, const char *prefix, const cha
 	memcpy(probe + g.prefix_len, "a", 2);
 	if (!ms_object_name_valid(probe) || strlen(g.start_after) > MS_OBJECT_NAME_MAX)
 		return ms_err_set(err, MS_EINVAL, "'%.200s' after '%.200s' is not a listing of object names", g.prefix, g.start_after);
+	count(MS_REPLICA_DRIVER(r), CALL_LIST);
 	enum ms_code rc = MS_REPLICA_DRIVER(r)->list(r, g.prefix, g.start_after, list_guard_cb, &g, err);
 	if (rc)
 		return rc;
@@ -209,7 +234,10 @@ enum ms_code ms_replica_list(struct ms_replica *r, const char *prefix, const cha
 
 enum ms_code ms_replica_remove(struct ms_replica *r, const char *name, struct ms_err *err) {
 	enum ms_code rc = check_name(name, err);
-	return rc ? rc : MS_REPLICA_DRIVER(r)->remove(r, name, err);
+	if (rc)
+		return rc;
+	count(MS_REPLICA_DRIVER(r), CALL_REMOVE);
+	return MS_REPLICA_DRIVER(r)->remove(r, name, err);
 }
 
 void ms_replica_caps(struct ms_replica *r, struct ms_replica_caps *ret) { MS_REPLICA_DRIVER(r)->caps(r, ret); }

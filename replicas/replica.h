@@ -111,6 +111,13 @@ const struct ms_replica_driver *ms_replica_driver_find(const char *scheme);
 const struct ms_replica_driver *ms_replica_driver_at(unsigned i);
 enum ms_code ms_replicas_register_builtin(struct ms_err *err) MS_WARN_UNUSED;
 
+/* Calls that went to a driver through the callers below since the process began, those that failed or were repeated too. */
+struct ms_replica_calls {
+	uint64_t open, put, get, list, remove;
+};
+/* Of the i-th registered driver, all 0 past the last. Any thread. */
+void ms_replica_calls_at(unsigned i, struct ms_replica_calls *ret);
+
 enum ms_code ms_replica_open(struct ms_env *env, const struct ms_replica_spec *spec, struct ms_replica **ret, struct ms_err *err) MS_WARN_UNUSED;
 
 /* Thin callers. Object names are checked against the rule above first (MS_EINVAL). */

@@ -3,6 +3,8 @@
 #include <ctype.h>
 #include <unistd.h>
 #include "cmd/metrics_page.h"
+#include "replicas/mem.h"
+#include "replicas/url.h"
 #include "unit/fake_status.h"
 
 static const int64_t thresholds[] = {10000000, 0};
@@ -63,6 +65,46 @@ Test(metrics, values) {
 	text = page(false);
 	cr_assert_null(strstr(text, "migstream_journal_"));
 	free(text);
+}
+
+static bool any(void *arg, const struct ms_object *o) {
+	(void)arg;
+	(void)o;
+	return true;
+}
+
+/* Calls count where they reach a driver, whatever becomes of them; a name that is none does not get there. */
+Test(metrics, backend_calls) {
+	struct ms_err err = MS_ERR_INIT;
+	struct ms_replica_spec s = {0};
+	struct ms_replica *r = NULL;
+	struct ms_buf b;
+	struct ms_env *env = ms_env_uv_new((unsigned[MS_LANE_COUNT]){0}, &err);
+	cr_assert(env, "%s", err.msg);
+	cr_assert_eq(ms_replica_mem_register(&err), MS_OK, "%s", err.msg);
+	char *text = page(false);
+	cr_assert_null(strstr(text, "migstream_backend_calls_total{"));
+	free(text);
+	cr_assert(!ms_url_parse("mem://counted", &s, &err) && !ms_replica_open(env, &s, &r, &err), "%s", err.msg);
+	ms_buf_init(&b, 100);
+	cr_assert_eq(ms_replica_put_mem(r, "a", "x", 1, &err), MS_OK);
+	cr_assert_eq(ms_replica_put_mem(r, "a", "y", 1, &err), MS_EEXISTS);
+	cr_assert_eq(ms_replica_put_mem(r, "/a", "y", 1, &err), MS_EINVAL);
+	cr_assert_eq(ms_replica_get_buf(r, "b", 0, -1, &b, &err), MS_ENOTFOUND);
+	cr_assert_eq(ms_replica_list(r, "", "", any, NULL, &err), MS_OK);
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(ms_replica_remove(r, "a", &err), MS_OK);
+	text = page(false);
+	has_line(text, "migstream_backend_calls_total{type=\"mem\",call=\"put\"} 2");
+	has_line(text, "migstream_backend_calls_total{type=\"mem\",call=\"get\"} 1");
+	has_line(text, "migstream_backend_calls_total{type=\"mem\",call=\"list\"} 1");
+	has_line(text, "migstream_backend_calls_total{type=\"mem\",call=\"remove\"} 3");
+	free(text);
+	ms_buf_release(&b);
+	ms_replica_close(r);
+	ms_mem_drop("counted");
+	ms_replica_spec_release(&s);
+	ms_env_uv_free(env);
 }
 
 /* Every sample follows HELP and TYPE of its own family; every family once; names in the alphabet; counters end with _total and nothing else does. */
