@@ -8,11 +8,29 @@
 #include "core/proven_read.h"
 #include "core/scan.h"
 
-enum phase { FILLING, CHUNK_READY, ENCODING, UPLOADING, FINAL_READY, ENCODING_FINAL, WAIT_DURABLE, UPLOADING_FINAL, ENDED };
+/*
+ *   FILLING -> CHUNK_READY -> ENCODING -> WAIT_SLOT -> FILLING ...        one chunk; its puts go on beside the next ones
+ *   FILLING -> FINAL_READY -> WAIT_CHUNKS -> ENCODING_FINAL -> WAIT_DURABLE -> UPLOADING_FINAL -> ENDED
+ *   any -> ENDING -> ENDED                                                when the puts under way have returned
+ */
+enum phase { FILLING, CHUNK_READY, ENCODING, WAIT_SLOT, FINAL_READY, WAIT_CHUNKS, ENCODING_FINAL, WAIT_DURABLE, UPLOADING_FINAL, ENDING, ENDED };
 
-struct participant {
-	struct ms_snapshot_run *run;
-	struct ms_worker *worker; /* NULL: dropped out */
+#define SLOTS MS_WORKER_SNAP_PUTS
+
+/* One object on its way to the participants. */
+struct slot {
+	struct ms_buf out;
+	char name[MS_NAME_MAX];
+	uint32_t first_page;
+	uint64_t hash;
+	bool used;
+	bool repacked;	  /* a participant holds the chunk in other bytes */
+	uint32_t waiting; /* puts under way, and one for who gives them out */
+	struct put {
+		struct ms_snapshot_run *run;
+		struct slot *slot;
+		uint32_t part;
+	} *puts; /* one for each participant */
 };
 
 struct ms_snapshot_run {
@@ -27,8 +45,12 @@ struct ms_snapshot_run {
 	struct ms_snapshot_run **list, *next; /* where a run waits that was given up */
 	_Atomic enum phase phase; /* the job acts in FILLING only, and leaves it for *_READY; the loop thread acts in the others */
 	bool cancelled;
-	struct participant *parts;
-	uint32_t nparts, waiting; /* puts under way */
+	struct ms_err why;  /* ENDING */
+	struct ms_worker **parts; /* NULL: dropped out */
+	uint32_t nparts;
+	struct slot slots[SLOTS];
+	struct slot *slot; /* being encoded into */
+	uint32_t flying;   /* slots whose puts are under way */
 
 	struct ms_scan scan;
 	struct ms_manifest m;
@@ -43,8 +65,6 @@ struct ms_snapshot_run {
 	uint32_t npatches, patches_cap;
 	uint32_t *patch_pgno;
 	uint8_t *patch;		   /* npatches pages */
-	struct ms_buf out;
-	char name[MS_NAME_MAX];
 	uint64_t final_seq;
 	uint64_t bytes;
 
@@ -56,7 +76,10 @@ struct ms_snapshot_run {
 static void release(struct ms_snapshot_run *r) {
 	ms_scan_release(&r->scan);
 	ms_manifest_release(&r->m);
-	ms_buf_release(&r->out);
+	for (unsigned i = 0; i < SLOTS; i++) {
+		ms_buf_release(&r->slots[i].out);
+		free(r->slots[i].puts);
+	}
 	free(r->raw);
 	free(r->raw_pgno);
 	free(r->patches);
@@ -75,10 +98,11 @@ void ms_snapshot_run_abandon(struct ms_snapshot_run *r) {
 	release(r);
 }
 
-static void end(struct ms_snapshot_run *r, const struct ms_err *err) {
+/* No put and no job is under way. */
+static void end(struct ms_snapshot_run *r) {
 	r->phase = ENDED;
-	if (err)
-		r->result.err = *err;
+	if (!r->result.published)
+		r->result.err = r->why;
 	if (!r->cancelled) {
 		r->done(r->arg, &r->result);
 		return;
@@ -87,6 +111,14 @@ static void end(struct ms_snapshot_run *r, const struct ms_err *err) {
 	void *arg = r->arg;
 	ms_snapshot_run_abandon(r);
 	wake(arg);
+}
+
+/* Loop thread, while the source job and the encoding job are not at it. */
+static void fail(struct ms_snapshot_run *r, enum ms_code code, const char *why) {
+	r->phase = ENDING;
+	(void)ms_err_set(&r->why, code, "%s", why);
+	if (!r->flying)
+		end(r);
 }
 
 enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struct ms_capture *cap, struct ms_worker **workers, uint32_t n,
@@ -105,7 +137,8 @@ enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struc
 	r->done = done;
 	r->wake = wake;
 	r->arg = arg;
-	ms_buf_init(&r->out, 2 * MS_SNAPSHOT_CHUNK_BYTES + 2 * MS_SNAPSHOT_PATCH_MAX + MS_HEADER_MAX);
+	for (unsigned i = 0; i < SLOTS; i++)
+		ms_buf_init(&r->slots[i].out, 2 * MS_SNAPSHOT_CHUNK_BYTES + 2 * MS_SNAPSHOT_PATCH_MAX + MS_HEADER_MAX);
 	r->m.generation = g->generation;
 	r->m.mode = g->mode;
 	r->m.pages_per_chunk = MS_SNAPSHOT_CHUNK_BYTES / st->page_size;
@@ -118,12 +151,18 @@ enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struc
 	r->chunks_most = 4 * ((uint64_t)st->db_pages / r->m.pages_per_chunk + 1) + 64;
 	r->raw = malloc(MS_SNAPSHOT_CHUNK_BYTES > MS_SNAPSHOT_INLINE ? MS_SNAPSHOT_CHUNK_BYTES : MS_SNAPSHOT_INLINE);
 	r->parts = calloc(n ? n : 1, sizeof *r->parts);
-	if (!r->raw || !r->parts || ms_scan_init(&r->scan, st->db_pages, err) != MS_OK) {
+	bool ok = r->raw && r->parts;
+	for (unsigned i = 0; i < SLOTS && ok; i++)
+		ok = (r->slots[i].puts = calloc(n ? n : 1, sizeof *r->slots[i].puts)) != NULL;
+	if (!ok || ms_scan_init(&r->scan, st->db_pages, err) != MS_OK) {
 		release(r);
 		return ms_err_set(err, MS_ENOMEM, "snapshot of %u pages", st->db_pages);
 	}
-	for (uint32_t i = 0; i < n; i++)
-		r->parts[i] = (struct participant){r, workers[i]};
+	for (uint32_t i = 0; i < n; i++) {
+		r->parts[i] = workers[i];
+		for (unsigned k = 0; k < SLOTS; k++)
+			r->slots[k].puts[i] = (struct put){r, &r->slots[k], i};
+	}
 	r->nparts = n;
 	*ret = r;
 	return MS_OK;
@@ -139,6 +178,7 @@ void ms_snapshot_run_touch(void *run, uint32_t pgno) {
 uint64_t ms_snapshot_run_needs_seq(const struct ms_snapshot_run *r) {
 	switch ((enum phase)r->phase) {
 	case FINAL_READY:
+	case WAIT_CHUNKS:
 	case ENCODING_FINAL:
 	case WAIT_DURABLE:
 	case UPLOADING_FINAL:
@@ -332,74 +372,123 @@ enum ms_code ms_snapshot_run_fill(struct ms_snapshot_run *r, struct ms_source *s
 	return MS_OK;
 }
 
-static void put_done(void *arg, const struct ms_err *err);
+/* ---- puts ---- */
 
-static void put_all(struct ms_snapshot_run *r) {
-	r->bytes += r->out.len;
-	uint32_t n = 0;
+static bool wanted(const struct ms_snapshot_run *r) {
 	for (uint32_t i = 0; i < r->nparts; i++)
-		n += r->parts[i].worker != NULL;
-	r->waiting = n;
-	if (!n) {
-		struct ms_err e = MS_ERR_INIT;
-		(void)ms_err_set(&e, MS_ECANCELED, "no replica is left that wants this snapshot");
-		end(r, &e);
-		return;
-	}
-	for (uint32_t i = 0; i < r->nparts; i++)
-		if (r->parts[i].worker)
-			ms_worker_put_snapshot_object(r->parts[i].worker, r->name, r->out.data, r->out.len, put_done, &r->parts[i]);
+		if (r->parts[i])
+			return true;
+	return false;
 }
 
-static void uploaded(struct ms_snapshot_run *r) {
-	if (r->cancelled) {
-		end(r, NULL);
+static struct slot *free_slot(struct ms_snapshot_run *r) {
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (!r->slots[i].used)
+			return &r->slots[i];
+	return NULL;
+}
+
+/* Its puts have returned. Not while the source job may be at the references. */
+static void reap(struct ms_snapshot_run *r, struct slot *s) {
+	/* The manifest is for all participants: its chunk's size is then not stated. */
+	for (uint32_t i = 0; s->repacked && i < r->m.nchunks; i++)
+		if (r->m.chunks[i].hash == s->hash && r->m.chunks[i].first_page == s->first_page)
+			r->m.chunks[i].bytes = 0;
+	for (uint32_t i = 0; s->repacked && i < r->npatches; i++)
+		if (r->patches[i].hash == s->hash && r->patches[i].first_page == s->first_page)
+			r->patches[i].bytes = 0;
+	s->used = s->repacked = false;
+}
+
+static void reap_all(struct ms_snapshot_run *r) {
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (r->slots[i].used && !r->slots[i].waiting)
+			reap(r, &r->slots[i]);
+}
+
+static void fill_on(struct ms_snapshot_run *r) {
+	if (r->phase != WAIT_SLOT || !free_slot(r))
 		return;
-	}
-	if (r->phase == UPLOADING) {
-		r->phase = FILLING;
-		r->wake(r->arg);
-		return;
-	}
+	r->phase = FILLING;
+	r->wake(r->arg);
+}
+
+static void published(struct ms_snapshot_run *r) {
 	for (uint32_t i = 0; i < r->nparts; i++) {
-		if (!r->parts[i].worker)
+		if (!r->parts[i])
 			continue;
-		ms_worker_snapshot_published(r->parts[i].worker, &r->m, r->final_seq + 1, r->bytes);
+		ms_worker_snapshot_published(r->parts[i], &r->m, r->final_seq + 1, r->bytes);
 		r->result.published++;
 	}
 	r->result.txid = r->m.state.txid;
 	r->result.bytes = r->bytes;
-	struct ms_err e = MS_ERR_INIT;
-	if (!r->result.published)
-		(void)ms_err_set(&e, MS_ECANCELED, "no replica took the snapshot");
-	end(r, &e);
+	(void)ms_err_set(&r->why, MS_ECANCELED, "no replica took the snapshot");
+	end(r);
+}
+
+static void encode(struct ms_snapshot_run *r, enum phase phase);
+
+static void put_ended(struct ms_snapshot_run *r, struct slot *s) {
+	enum phase phase = r->phase;
+	if (--s->waiting)
+		return;
+	r->flying--;
+	/* What the source job may be looking at has to wait until it has ended (advance). */
+	if (phase != FILLING || !s->repacked)
+		reap(r, s);
+	if (phase == ENDING || r->cancelled) {
+		if (!r->flying && phase != ENCODING && phase != ENCODING_FINAL)
+			end(r);
+	} else if (phase == UPLOADING_FINAL) {
+		published(r);
+	} else if (phase == WAIT_CHUNKS) {
+		if (!r->flying)
+			encode(r, ENCODING_FINAL);
+	} else {
+		fill_on(r);
+	}
 }
 
 static void put_done(void *arg, const struct ms_err *err) {
-	struct participant *p = arg;
+	struct put *p = arg;
 	struct ms_snapshot_run *r = p->run;
 	if (err && err->code == MS_EEXISTS)
-		current_ref(r)->bytes = 0; /* packed otherwise on this replica, and the manifest is for all of them */
+		p->slot->repacked = true;
 	else if (err && err->code != MS_OK)
-		p->worker = NULL; /* fenced or stopped: the others go on */
-	if (--r->waiting == 0)
-		uploaded(r);
+		r->parts[p->part] = NULL; /* fenced or stopped: the others go on */
+	put_ended(r, p->slot);
 }
+
+/* May end the run. */
+static void put_all(struct ms_snapshot_run *r, struct slot *s) {
+	r->bytes += s->out.len;
+	r->flying++;
+	s->waiting = 1;
+	for (uint32_t i = 0; i < r->nparts; i++)
+		if (r->parts[i]) {
+			s->waiting++;
+			ms_worker_put_snapshot_object(r->parts[i], s->name, s->out.data, s->out.len, put_done, &s->puts[i]);
+		}
+	put_ended(r, s);
+}
+
+/* ---- encoding ---- */
 
 static void encode_run(void *arg) {
 	struct ms_snapshot_run *r = arg;
-	ms_buf_clear(&r->out);
+	struct ms_buf *out = &r->slot->out;
+	ms_buf_clear(out);
 	r->job_err = MS_ERR_INIT;
 	if (r->phase == ENCODING && r->raw_patch) {
 		struct ms_chunk_ref *c = current_ref(r);
-		if (ms_chunk_encode_patch(r->raw_pgno, r->raw_pages, r->m.state.page_size, r->raw, r->compression, &r->out, &c->hash, &r->job_err) == MS_OK)
-			c->bytes = r->out.len;
+		if (ms_chunk_encode_patch(r->raw_pgno, r->raw_pages, r->m.state.page_size, r->raw, r->compression, out, &c->hash, &r->job_err) == MS_OK)
+			c->bytes = out->len;
 	} else if (r->phase == ENCODING) {
 		struct ms_chunk_ref *c = current_ref(r);
-		if (ms_chunk_encode(r->raw_first, r->raw_pages, r->m.state.page_size, r->raw, r->compression, &r->out, &c->hash, &r->job_err) == MS_OK)
-			c->bytes = r->out.len;
+		if (ms_chunk_encode(r->raw_first, r->raw_pages, r->m.state.page_size, r->raw, r->compression, out, &c->hash, &r->job_err) == MS_OK)
+			c->bytes = out->len;
 	} else {
-		enum ms_code rc = ms_manifest_encode(&r->m, r->m.inline_pages ? r->raw : NULL, r->patch_pgno, r->patch, r->compression, &r->out, &r->job_err);
+		enum ms_code rc = ms_manifest_encode(&r->m, r->m.inline_pages ? r->raw : NULL, r->patch_pgno, r->patch, r->compression, out, &r->job_err);
 		if (rc != MS_OK)
 			r->job_err.code = rc;
 	}
@@ -407,28 +496,41 @@ static void encode_run(void *arg) {
 
 static void encode_done(void *arg) {
 	struct ms_snapshot_run *r = arg;
-	if (r->cancelled || r->job_err.code != MS_OK) {
-		end(r, r->job_err.code != MS_OK ? &r->job_err : NULL);
+	struct slot *s = r->slot;
+	if (r->cancelled || r->job_err.code != MS_OK || !wanted(r)) {
+		s->used = false;
+		if (r->job_err.code != MS_OK)
+			fail(r, r->job_err.code, r->job_err.msg);
+		else
+			fail(r, MS_ECANCELED, "no replica is left that wants this snapshot");
 		return;
 	}
 	struct ms_name n = {.generation = r->m.generation};
 	if (r->phase == ENCODING) {
 		n.kind = MS_NAME_CHUNK;
-		n.number = r->raw_first;
-		n.hash = current_ref(r)->hash;
+		n.number = s->first_page = r->raw_first;
+		n.hash = s->hash = current_ref(r)->hash;
 		r->raw_pages = r->raw_done = 0;
-		r->phase = UPLOADING;
-	} else {
-		n.kind = MS_NAME_SNAPSHOT;
-		n.first = r->m.state.txid;
-		n.first_us = r->m.state.time_us;
-		r->phase = WAIT_DURABLE;
+		ms_name_format(&n, s->name);
+		r->phase = WAIT_SLOT;
+		put_all(r, s);
+		fill_on(r);
+		return;
 	}
-	ms_name_format(&n, r->name);
-	if (r->phase == UPLOADING)
-		put_all(r);
-	else
-		ms_snapshot_run_durable(r, ms_journal_durable_seq(r->journal));
+	n.kind = MS_NAME_SNAPSHOT;
+	n.first = r->m.state.txid;
+	n.first_us = r->m.state.time_us;
+	ms_name_format(&n, s->name);
+	r->phase = WAIT_DURABLE;
+	ms_snapshot_run_durable(r, ms_journal_durable_seq(r->journal));
+}
+
+static void encode(struct ms_snapshot_run *r, enum phase phase) {
+	r->slot = free_slot(r);
+	r->slot->used = true;
+	r->phase = phase;
+	r->job = (struct ms_job){.run = encode_run, .done = encode_done, .arg = r};
+	r->env->ops->submit(r->env, MS_LANE_CPU, &r->job);
 }
 
 void ms_snapshot_run_durable(struct ms_snapshot_run *r, uint64_t seq) {
@@ -440,46 +542,43 @@ void ms_snapshot_run_durable(struct ms_snapshot_run *r, uint64_t seq) {
 		return;
 	}
 	r->phase = UPLOADING_FINAL;
-	put_all(r);
+	put_all(r, r->slot);
 }
 
 void ms_snapshot_run_advance(struct ms_snapshot_run *r) {
 	struct ms_err err = MS_ERR_INIT;
 	if (r->phase != CHUNK_READY && r->phase != FINAL_READY)
 		return;
-	if (r->phase == CHUNK_READY) {
-		enum ms_code rc = r->raw_patch ? refs_reserve(&r->patches, &r->patches_cap, r->ref + 1, &err)
-					       : refs_reserve(&r->m.chunks, &r->chunk_cap, r->ref + 1, &err);
-		if (rc != MS_OK) {
-			end(r, &err);
-			return;
-		}
-		*(r->raw_patch ? &r->npatches : &r->m.nchunks) = r->ref + 1;
-		r->m.state.page_size = ms_capture_state(r->cap)->page_size;
-		*current_ref(r) = (struct ms_chunk_ref){.first_page = r->raw_first, .pages = r->raw_pages, .patch = r->raw_patch, .generation = r->m.generation};
-		r->phase = ENCODING;
-	} else {
-		r->phase = ENCODING_FINAL;
+	reap_all(r);
+	if (r->phase == FINAL_READY) {
+		/* The manifest says what is there. */
+		if (r->flying)
+			r->phase = WAIT_CHUNKS;
+		else
+			encode(r, ENCODING_FINAL);
+		return;
 	}
-	r->job = (struct ms_job){.run = encode_run, .done = encode_done, .arg = r};
-	r->env->ops->submit(r->env, MS_LANE_CPU, &r->job);
+	enum ms_code rc = r->raw_patch ? refs_reserve(&r->patches, &r->patches_cap, r->ref + 1, &err)
+				       : refs_reserve(&r->m.chunks, &r->chunk_cap, r->ref + 1, &err);
+	if (rc != MS_OK) {
+		fail(r, rc, err.msg);
+		return;
+	}
+	*(r->raw_patch ? &r->npatches : &r->m.nchunks) = r->ref + 1;
+	r->m.state.page_size = ms_capture_state(r->cap)->page_size;
+	*current_ref(r) = (struct ms_chunk_ref){.first_page = r->raw_first, .pages = r->raw_pages, .patch = r->raw_patch, .generation = r->m.generation};
+	encode(r, ENCODING);
 }
 
 void ms_snapshot_run_drop(struct ms_snapshot_run *r, struct ms_snapshot_run **list) {
 	if (!r)
 		return;
 	r->cancelled = true;
-	enum phase phase = r->phase;
-	switch (phase) {
-	case ENCODING:
-	case UPLOADING:
-	case ENCODING_FINAL:
-	case UPLOADING_FINAL:
+	if (r->flying || r->phase == ENCODING || r->phase == ENCODING_FINAL) {
 		r->list = list; /* the job or the puts under way end it */
 		r->next = *list;
 		*list = r;
-		break;
-	default:
-		release(r);
+		return;
 	}
+	release(r);
 }

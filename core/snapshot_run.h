@@ -3,8 +3,9 @@
  * chunk was read are noted (core/scan.h) and read again: as patch chunks while there are many, so that each pass stores only what has changed, the
  * last ones as patches in the manifest, all at one captured state. Every page read is compared with its page sum, so a published snapshot is proven page by page.
  *
- * Read once, given to every participating worker; the next chunk is read when the last one has arrived everywhere. Memory: one
- * chunk raw, one encoded, patches of at most MS_SNAPSHOT_PATCH_MAX. Nothing is copied to local disk.
+ * Read once, given to every participating worker; MS_WORKER_SNAP_PUTS chunks are on their way at once, and the next one is read when one of
+ * them has arrived everywhere. The manifest is put when all have. Memory: one chunk raw, MS_WORKER_SNAP_PUTS encoded, patches of at most
+ * MS_SNAPSHOT_PATCH_MAX. Nothing is copied to local disk.
  *
  * Threads: fill() and touch() in the stream's source job; advance() and free() on the loop thread while no such job runs;
  * the rest on the loop thread at any time.

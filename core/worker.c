@@ -309,8 +309,7 @@ static void lost(struct ms_worker *w) {
 	w->st.retries++;
 	if (w->snap_running)
 		w->snap_spoilt = true;
-	if (w->snap_wanted && !w->snap_busy)
-		ms_worker_snap_fail(w, &w->lost);
+	ms_worker_snap_fail(w, &w->lost);
 	claim_again(w, &w->lost);
 }
 
@@ -433,7 +432,7 @@ static void say_stopped(void *arg) {
 }
 
 static bool may_finish(const struct ms_worker *w) {
-	if (w->main_busy || w->snap_busy || w->scan_busy || w->fold_busy)
+	if (w->main_busy || ms_worker_snap_busy(w) || w->scan_busy || w->fold_busy)
 		return false;
 	if (w->deadline || w->failed || w->phase == MS_PHASE_FENCED || w->phase == MS_PHASE_NEW || w->phase == MS_PHASE_PROBED ||
 	    w->phase == MS_PHASE_PROBING)
@@ -448,9 +447,8 @@ static void finish_stop(struct ms_worker *w) {
 	w->env->ops->timer_stop(w->timer);
 	w->env->ops->timer_stop(w->probe_timer);
 	w->env->ops->timer_stop(w->stop_timer);
-	w->env->ops->timer_stop(w->snap_timer);
 	ms_handle_close(&w->main);
-	ms_handle_close(&w->snap);
+	ms_worker_snap_release(w);
 	w->env->ops->post(w->env, say_stopped, w);
 }
 
@@ -505,7 +503,7 @@ static void pump_shipping(struct ms_worker *w, uint64_t now, uint64_t *next) {
 	}
 	if (w->stopping)
 		return;
-	if (w->removals.n && wall >= w->remove_after_us && !w->snap_busy) {
+	if (w->removals.n && wall >= w->remove_after_us && !ms_worker_snap_busy(w)) {
 		submit(w, MS_TASK_REMOVE);
 		return;
 	}
@@ -570,7 +568,7 @@ static void on_deadline(void *arg) {
 	struct ms_worker *w = arg;
 	w->deadline = true;
 	ms_handle_cancel(&w->main);
-	ms_handle_cancel(&w->snap);
+	ms_worker_snap_cancel(w);
 	ms_worker_snap_fail(w, &(struct ms_err){MS_ECANCELED, 0, "stopped"});
 	ms_worker_pump(w);
 }
@@ -613,11 +611,12 @@ enum ms_code ms_worker_new(struct ms_env *env, struct ms_journal *j, const struc
 	w->timer = env->ops->timer_new(env, on_timer, w);
 	w->probe_timer = env->ops->timer_new(env, on_probe_timer, w);
 	w->stop_timer = env->ops->timer_new(env, on_deadline, w);
-	w->snap_timer = env->ops->timer_new(env, on_timer, w);
-	if (!w->timer || !w->probe_timer || !w->stop_timer || !w->snap_timer) {
+	if (!w->timer || !w->probe_timer || !w->stop_timer) {
 		rc = ms_err_set(err, MS_ENOMEM, "replica worker");
 		goto fail;
 	}
+	if ((rc = ms_worker_snap_init(w, err)))
+		goto fail;
 	rc = ms_cursor_load(env, w->cfg.state_path, &w->cur, &e);
 	/* The same name for another place: a new replica, whatever the one before it held. */
 	uint64_t place = ms_crc64(0, w->cfg.url, strlen(w->cfg.url));
@@ -654,10 +653,9 @@ void ms_worker_free(struct ms_worker *w) {
 		w->env->ops->timer_free(w->timer);
 		w->env->ops->timer_free(w->probe_timer);
 		w->env->ops->timer_free(w->stop_timer);
-		w->env->ops->timer_free(w->snap_timer);
 	}
 	ms_handle_close(&w->main);
-	ms_handle_close(&w->snap);
+	ms_worker_snap_release(w);
 	ms_task_release(&w->task);
 	ms_cursor_release(&w->cur);
 	ms_owed_release(&w->owed);
@@ -787,8 +785,7 @@ void ms_worker_stop(struct ms_worker *w, int64_t deadline_us, void (*stopped)(vo
 	w->stopped = stopped;
 	w->stopped_arg = arg;
 	ms_worker_catchup_end(w, &(struct ms_err){MS_ECANCELED, 0, "stopped"});
-	if (w->snap_wanted && !w->snap_busy)
-		ms_worker_snap_fail(w, &(struct ms_err){MS_ECANCELED, 0, "stopped"});
+	ms_worker_snap_fail(w, &(struct ms_err){MS_ECANCELED, 0, "stopped"});
 	if (deadline_us <= 0) {
 		on_deadline(w);
 		return;

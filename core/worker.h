@@ -1,7 +1,8 @@
 /*
  * A worker brings one database's journal to one replica (DESIGN §6): claims ownership, uploads segments in journal order, keeps
  * a durable cursor, puts the objects of snapshots, applies retention. A state machine on the loop thread; every backend call
- * is a job on MS_LANE_UPLOAD. It owns two handles: one for segments, heads and lists, one for snapshot objects.
+ * is a job on MS_LANE_UPLOAD. It owns a handle for segments, heads and lists, and one for each snapshot
+ * object under way, as many as the backend calls useful and at most MS_WORKER_SNAP_PUTS; those but the first are closed when the snapshot has ended.
  *
  * The cursor file (core/cursor.h, at state_path) is written after the object is durable. Removal lists live in heads: what a stopped worker
  * had not removed yet is planned anew.
@@ -48,6 +49,10 @@ struct ms_probe {
 };
 
 struct ms_worker;
+#define MS_WORKER_SNAP_PUTS 4u
+
+#define MS_WORKER_SNAP_PUTS 4u /* snapshot objects under way */
+
 struct ms_worker_hooks { /* loop thread */
 	void (*probed)(void *arg, struct ms_worker *w, const struct ms_probe *p); /* once after ms_worker_probe */
 	void (*changed)(void *arg, struct ms_worker *w);			   /* cursor, state or error changed */
@@ -70,7 +75,8 @@ void ms_worker_start(struct ms_worker *w, const struct ms_local_facts *local);
 void ms_worker_kick(struct ms_worker *w);
 /* Puts one object of a snapshot; retries by itself until it is there (EEXISTS with equal bytes counts as done), or the worker is fenced
  * or stopped, or its class is not retried (done then gets the error: MS_ECONFLICT when something else lies under the name).
- * done gets MS_EEXISTS, as a success, where a chunk of the same content is there in other bytes. data stays valid until done. One at a time; it waits for the claim. */
+ * done gets MS_EEXISTS, as a success, where a chunk of the same content is there in other bytes. data stays valid until done. At most
+ * MS_WORKER_SNAP_PUTS at a time, which may end in any order; they wait for the claim. */
 void ms_worker_put_snapshot_object(struct ms_worker *w, const char *name, const uint8_t *data, size_t len,
 				   void (*done)(void *arg, const struct ms_err *err), void *arg);
 /* The manifest is on the replica: cursor moves to it if the worker was waiting for a base (journal_seq = first entry after the snapshot's state). */

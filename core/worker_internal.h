@@ -4,7 +4,7 @@
  *
  *   main   probe, claim, ship, catch-up, check, save, plan, remove: one at a time, on the handle `main`
  *   scan   reads ahead what waits in the journal (for lag, pending bytes, and whether there is anything to ship)
- *   snap   puts of snapshot objects, on the handle `snap`
+ *   snap   puts of snapshot objects, several at once, each on a handle of its own
  */
 #ifndef MS_CORE_WORKER_INTERNAL_H
 #define MS_CORE_WORKER_INTERNAL_H
@@ -136,6 +136,23 @@ struct ms_settling {
 	uint64_t at_us; /* monotonic: settled when the replica is seen to hold it from then on */
 };
 
+/* One snapshot object on its way. Free: done is NULL. */
+struct ms_snap_put {
+	struct ms_worker *w;
+	struct ms_handle handle;
+	struct ms_job job;
+	struct ms_timer *timer;
+	struct ms_retry retry;
+	uint64_t retry_at_us; /* monotonic; 0 none */
+	struct ms_err err;
+	bool busy; /* in a job */
+	char name[MS_NAME_MAX];
+	const uint8_t *data;
+	size_t len;
+	void (*done)(void *arg, const struct ms_err *err);
+	void *arg;
+};
+
 struct ms_worker {
 	struct ms_env *env;
 	struct ms_journal *journal;
@@ -149,7 +166,7 @@ struct ms_worker {
 	struct ms_local_facts local;
 	bool takeover;
 
-	struct ms_handle main, snap;
+	struct ms_handle main;
 	struct ms_replica_caps caps; /* of main, once open */
 	bool warned; /* of caps.warning */
 
@@ -210,19 +227,11 @@ struct ms_worker {
 	int64_t waits_since_us; /* without a base: the oldest state that does not restore */
 
 	/* snapshot objects */
-	struct ms_job snap_job;
-	struct ms_timer *snap_timer;
-	struct ms_retry snap_retry;
-	struct ms_err snap_err;
+	struct ms_snap_put snaps[MS_WORKER_SNAP_PUTS];
 	struct ms_err lost; /* the driver says that acknowledged objects are gone (MS_ELOST); until the replica has been claimed again */
 	bool snap_spoilt;   /* the snapshot under way began before that */
-	bool snap_busy, snap_wanted, snap_running; /* in a job; waiting for its turn; a snapshot is between its first object and its manifest */
+	bool snap_running;  /* a snapshot is between its first object and its manifest */
 	struct ms_generation snapshot_generation;
-	char snap_name[MS_NAME_MAX];
-	const uint8_t *snap_data;
-	size_t snap_len;
-	void (*snap_done)(void *arg, const struct ms_err *err);
-	void *snap_arg;
 
 	/* retention */
 	uint64_t prune_at_us; /* monotonic; 0 = never */
@@ -305,7 +314,13 @@ bool ms_worker_scan_idle(const struct ms_worker *w); /* everything durable has b
 uint64_t ms_worker_waiting_bytes(const struct ms_worker *w);
 
 /* worker_snapshot.c */
+enum ms_code ms_worker_snap_init(struct ms_worker *w, struct ms_err *err) MS_WARN_UNUSED;
+void ms_worker_snap_release(struct ms_worker *w); /* also of a worker that was not quite made */
 void ms_worker_snap_pump(struct ms_worker *w);
+bool ms_worker_snap_busy(const struct ms_worker *w);   /* a job runs */
+bool ms_worker_snap_wanted(const struct ms_worker *w); /* an object is under way, or waits for its turn */
+void ms_worker_snap_cancel(struct ms_worker *w);       /* calls under way return soon */
+/* Ends those that no job is at. */
 void ms_worker_snap_fail(struct ms_worker *w, const struct ms_err *err);
 void ms_retention_names_release(struct ms_retention_names *n);
 

@@ -44,7 +44,7 @@ void ms_worker_status(const struct ms_worker *w, struct ms_worker_status *ret) {
 	if (snap && (!since || snap < since))
 		since = snap;
 	ret->failing_us = since ? (int64_t)(now - since) + 1 : 0;
-	ret->holds_snapshot = snap && w->snap_wanted;
+	ret->holds_snapshot = snap && ms_worker_snap_wanted(w);
 	ret->oldest_unshipped_us = w->waits_since_us;
 	const struct ms_owed_info *o = &w->owed_info;
 	if (ms_worker_owes(w) && o->end.txid > w->cur.state.txid) {
