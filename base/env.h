@@ -113,7 +113,7 @@ struct ms_env {
 };
 
 /* Real environment: libuv loop owned by the env, pool threads started on demand.
- * lane_threads[i] = most threads for a lane (0 = default: SOURCE 2, SYNC 1, UPLOAD 8, CPU 2). */
+ * lane_threads[i] = most threads for a lane (0 = default: SOURCE 2, SYNC 1, UPLOAD 16, CPU 2). */
 struct ms_env *ms_env_uv_new(const unsigned lane_threads[MS_LANE_COUNT], struct ms_err *err);
 /* Loop thread, outside of run(). Stops the pool (running jobs finish, queued ones are dropped; no done() and no post is called
  * any more), closes the loop. Timers and polls must have been freed before. Accepts NULL. */

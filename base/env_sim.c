@@ -389,7 +389,7 @@ void ms_env_sim_set_capacity(struct ms_env *env, uint64_t bytes) {
 
 void ms_env_sim_set_lanes(struct ms_env *env, const unsigned threads[MS_LANE_COUNT]) {
 	static const unsigned defaults[MS_LANE_COUNT] = {
-	    [MS_LANE_SOURCE] = 2, [MS_LANE_SYNC] = 1, [MS_LANE_UPLOAD] = 8, [MS_LANE_CPU] = 2};
+	    [MS_LANE_SOURCE] = 2, [MS_LANE_SYNC] = 1, [MS_LANE_UPLOAD] = 16, [MS_LANE_CPU] = 2};
 
 	for (int i = 0; i < MS_LANE_COUNT; i++)
 		ms_sim_of(env)->threads[i] = threads && threads[i] ? threads[i] : defaults[i];

@@ -161,7 +161,7 @@ bool ms_pool_kick(struct ms_pool *p) {
 enum ms_code ms_pool_init(struct ms_pool *p, const unsigned threads[MS_LANE_COUNT], void (*finished)(void *, struct ms_job *),
 			  void *arg, struct ms_err *err) {
 	static const unsigned defaults[MS_LANE_COUNT] = {
-	    [MS_LANE_SOURCE] = 2, [MS_LANE_SYNC] = 1, [MS_LANE_UPLOAD] = 8, [MS_LANE_CPU] = 2};
+	    [MS_LANE_SOURCE] = 2, [MS_LANE_SYNC] = 1, [MS_LANE_UPLOAD] = 16, [MS_LANE_CPU] = 2};
 	static const char *const names[MS_LANE_COUNT] = {
 	    [MS_LANE_SOURCE] = "source", [MS_LANE_SYNC] = "sync", [MS_LANE_UPLOAD] = "upload", [MS_LANE_CPU] = "cpu"};
 	pthread_condattr_t attr;

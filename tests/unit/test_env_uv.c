@@ -250,31 +250,31 @@ Test(env_uv, one_thread_keeps_the_order) {
 	end();
 }
 
-/* Runs beside eight slow jobs of another lane, and sees all of them at work. */
+/* Runs beside sixteen slow jobs of another lane, and sees all of them at work. */
 static void among_slow_ones(void *arg) {
 	struct work *w = arg;
 
-	for (int i = 0; i < 5000 && atomic_load(&running) < 8; i++)
+	for (int i = 0; i < 5000 && atomic_load(&running) < 16; i++)
 		env->ops->sleep_us(env, 1000);
 	w->id = atomic_load(&running);
 	w->has_run = true;
 }
 
 Test(env_uv, full_lanes_do_not_hold_up_others) {
-	struct work slow[9], quick = {.job = {.run = among_slow_ones, .done = work_done, .arg = &quick}, .times = 1};
+	struct work slow[17], quick = {.job = {.run = among_slow_ones, .done = work_done, .arg = &quick}, .times = 1};
 
 	loop_thread = pthread_self();
 	start(NULL);
 	wanted = 1; /* stops at the first done */
-	for (int i = 0; i < 9; i++)
+	for (int i = 0; i < 17; i++)
 		submit(&slow[i], MS_LANE_UPLOAD, 100 + i, 1000000, 1);
 	env->ops->submit(env, MS_LANE_SOURCE, &quick.job);
 	env->ops->run(env);
-	cr_assert_eq(quick.id, 8);
+	cr_assert_eq(quick.id, 16);
 	cr_assert_eq(atomic_load(&ran), 0);
-	/* Eight of the slow ones come to their end, the ninth is dropped. */
+	/* Sixteen of the slow ones come to their end, the last is dropped. */
 	end();
-	cr_assert_eq(atomic_load(&ran), 8);
+	cr_assert_eq(atomic_load(&ran), 16);
 	cr_assert_eq(done, 1);
 }
 
