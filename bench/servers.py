@@ -3,7 +3,7 @@
 file   a directory; cp, and sync of each file and directory
 s3     MinIO; curl, four transfers at once over kept connections, signed (--aws-sigv4) with the payload's SHA-256 as migstream does it
 sftp   OpenSSH's sshd; sftp, with fsync of what it puts (put -f, get -f)
-nats   nats-server with JetStream; the object store of the NATS project's Go client (bench/natsobject, built with go into the run's directory)
+nats   nats-server with JetStream; the object store of the NATS project's Go client (tests/support/natspeer, built with go into the run's directory)
 
 What a tool fetched is synced, for so is a restored database.
 """
@@ -249,17 +249,18 @@ class Nats(Backend):
     def run(self, verb, tag, directory, files, port):
         if not self.client:
             if not cached("go"):
-                raise Missing("no go to build bench/natsobject with")
-            client = os.path.join(self.work, "natsobject")
-            Timed(["go", "build", "-C", os.path.join(HERE, "natsobject"), "-o", client, "."], env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""})
+                raise Missing("no go to build tests/support/natspeer with")
+            client = os.path.join(self.work, "nats-peer")
+            Timed(["go", "build", "-C", os.path.join(TESTS, "support", "natspeer"), "-buildvcs=false", "-o", client, "."],
+                  env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"})
             self.client = client
-        return Timed([self.client, verb, f"nats://127.0.0.1:{port or self.port}", tag, "app/", directory, *files]).seconds
+        return Timed([self.client, f"nats://127.0.0.1:{port or self.port}", tag, verb, directory, "app/", *files]).seconds
 
     def put(self, root, tag, port=None):
-        return self.run("put", tag, root, relative_files(root), port)
+        return self.run("upload", tag, root, relative_files(root), port)
 
     def get(self, files, tag, target, port=None):
-        return self.run("get", tag, target, files, port)
+        return self.run("download", tag, target, files, port)
 
     def wipe(self, tag):
         self.server.request(f"$JS.API.STREAM.DELETE.OBJ_{tag}", {})

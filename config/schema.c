@@ -33,7 +33,7 @@ const struct ms_key_def ms_config_keys[] = {
 	 .help = "whether a start may take a replica over from another owner"},
 	{"snapshotInterval", SETTING(snapshot_interval_us), .type = MS_KEY_DURATION, .def = "6h", .min = 10 * MSEC, .max = 3650 * DAY,
 	 .help = "a changing database gets a snapshot at the latest this long after the last"},
-	{"snapshotShare", SETTING(snapshot_share), .type = MS_KEY_NUMBER, .def = "1.0", .min = 0, .max = 1e6,
+	{"snapshotShare", SETTING(snapshot_share), .type = MS_KEY_NUMBER, .def = "0.8", .min = 0, .max = 1e6,
 	 .help = "segment bytes as a share of the database's bytes that trigger a snapshot; 0 = never"},
 	{"retention.snapshotInterval", SETTING(retention.snapshot_interval_us), .type = MS_KEY_DURATION, .def = "0", .min = 10 * MSEC,
 	 .max = 3650 * DAY, .flags = MS_KEY_ZERO_INHERITS, .help = "of snapshots that lie closer, retention keeps one in this time; default: snapshotInterval"},

@@ -48,7 +48,7 @@ Test(config, defaults) {
 	cr_assert_eq(d->nreplicas, 0);
 	cr_assert_eq(d->s.takeover, MS_TAKEOVER_NEVER);
 	cr_assert_eq(d->s.snapshot_interval_us, 21600000000);
-	cr_assert_eq(d->s.snapshot_share, 1.0);
+	cr_assert_eq(d->s.snapshot_share, 0.8);
 	cr_assert_eq(d->s.retention.snapshot_interval_us, 21600000000);
 	cr_assert_eq(d->s.retention.snapshot_retention_us, 86400000000);
 	cr_assert_eq(d->s.retention.check_interval_us, 3600000000);

@@ -6,6 +6,8 @@
 //	nats-peer [-creds FILE] URL BUCKET put NAME          from standard input; makes the bucket
 //	nats-peer [-creds FILE] URL BUCKET delete NAME
 //	nats-peer [-creds FILE] URL BUCKET status            storage, replicas, compressed
+//	nats-peer [-creds FILE] URL BUCKET upload DIR PREFIX FILE...     files of a directory, one after the other, as PREFIX + FILE; makes the bucket
+//	nats-peer [-creds FILE] URL BUCKET download DIR PREFIX FILE...   and back
 //	nats-peer jwt DIR                                    server.conf, user.creds, other.creds (an account without JetStream), unknown.creds (of
 //	                                                     an operator that the server does not trust)
 //
@@ -98,13 +100,21 @@ func main() {
 		args = args[2:]
 	}
 	if len(args) < 3 {
-		check(errors.New("usage: nats-peer [-creds FILE] URL BUCKET list|get|put|delete|status [NAME], or nats-peer jwt DIR"))
+		check(errors.New("usage: nats-peer [-creds FILE] URL BUCKET list|get|put|delete|status [NAME], upload|download DIR PREFIX FILE..., or nats-peer jwt DIR"))
 	}
 	what, name := args[2], ""
 	if len(args) > 3 {
 		name = args[3]
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	many := what == "upload" || what == "download"
+	if many && len(args) < 5 {
+		check(fmt.Errorf("%s wants a directory and a prefix", what))
+	}
+	limit := time.Minute
+	if many {
+		limit = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	nc, err := nats.Connect(args[0], options...)
 	check(err)
@@ -112,7 +122,7 @@ func main() {
 	js, err := jetstream.New(nc)
 	check(err)
 	var store jetstream.ObjectStore
-	if what == "put" {
+	if what == "put" || what == "upload" {
 		store, err = js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: args[1]})
 		if err != nil {
 			store, err = js.ObjectStore(ctx, args[1])
@@ -140,6 +150,18 @@ func main() {
 	case "put":
 		_, err := store.Put(ctx, jetstream.ObjectMeta{Name: name}, os.Stdin)
 		check(err)
+	case "upload":
+		for _, file := range args[5:] {
+			f, err := os.Open(filepath.Join(name, file))
+			check(err)
+			_, err = store.Put(ctx, jetstream.ObjectMeta{Name: args[4] + file}, f)
+			check(err)
+			f.Close()
+		}
+	case "download":
+		for _, file := range args[5:] {
+			check(store.GetFile(ctx, args[4]+file, filepath.Join(name, file)))
+		}
 	case "delete":
 		check(store.Delete(ctx, name))
 	case "status":
