@@ -608,8 +608,30 @@ static void case_hostile(struct ms_contract *c) {
 	ms_replica_close(r);
 }
 
-const struct ms_contract_case ms_contract_cases[] = {
+static const struct ms_contract_case cases[] = {
 	{"roundtrip", case_roundtrip}, {"ranges", case_ranges},	  {"absent", case_absent},   {"create_only", case_create_only}, {"names", case_names},
 	{"list", case_list},	       {"many", case_many},	  {"large", case_large},     {"failed_body", case_failed_body}, {"cancel", case_cancel},
-	{"race", case_race},	       {"writers", case_writers}, {"killed", case_killed},   {"hostile", case_hostile},		{NULL, NULL},
+	{"race", case_race},	       {"writers", case_writers}, {"killed", case_killed},   {"hostile", case_hostile},
 };
+#define CASES (sizeof cases / sizeof cases[0])
+
+const struct ms_contract_case *ms_contract_order(void) {
+	static struct ms_contract_case order[CASES + 1]; /* the last stays empty */
+	const char *text = getenv("MS_ORDER_SEED");
+	uint64_t x = text ? strtoull(text, NULL, 10) * 2 + 1 : 0;
+	memcpy(order, cases, sizeof cases);
+	for (size_t i = CASES - 1; x && i > 0; i--) {
+		x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		size_t k = (size_t)((x >> 33) % (i + 1));
+		struct ms_contract_case t = order[i];
+		order[i] = order[k];
+		order[k] = t;
+	}
+	if (x) {
+		fprintf(stderr, "contract in the order of MS_ORDER_SEED=%s:", text);
+		for (size_t i = 0; i < CASES; i++)
+			fprintf(stderr, " %s", order[i].name);
+		fputc('\n', stderr);
+	}
+	return order;
+}

@@ -3,10 +3,12 @@
 #define MS_TESTS_CONTRACT_SFTP_RIG_H
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "contract/contract.h"
 #include "replicas/url.h"
@@ -106,6 +108,42 @@ static inline uint64_t now_ms(void) {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* A directory for each case. */
+struct store {
+	const char *name, *options;
+};
+
+static inline enum ms_code open_store(struct ms_contract *c, struct ms_replica **ret, struct ms_err *err) {
+	struct store *s = c->arg;
+	char options[900];
+	snprintf(options, sizeof options, "&keyPath=%s/id%s", server.dir, s->options);
+	return open_url(server.port, s->name, options, ret, err);
+}
+
+static inline void plant(struct ms_contract *c, const char *name, const void *data, size_t len) {
+	char path[1200];
+	snprintf(path, sizeof path, "%s/%s/%s", server.store, ((struct store *)c->arg)->name, name);
+	int fd = open(path, O_WRONLY | O_CREAT, 0644);
+	cr_assert(fd >= 0 && write(fd, data, len) == (ssize_t)len, "%s", path);
+	close(fd);
+}
+
+/* only: one case; NULL: all. */
+static inline void run_contract(const char *options, const char *only, unsigned races, unsigned large_mb) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
+		struct store s = {k->name, options};
+		if (only && strcmp(only, k->name) != 0)
+			continue;
+		struct ms_contract c = {.env = env,	   .open = open_store,		 .plant = plant,	    .listed = 1200,
+					.races = races, .large = (uint64_t)large_mb << 20, .across_processes = true, .arg = &s};
+		uint64_t began = now_ms();
+		k->run(&c);
+		cr_expect(!c.failed, "%s: %s", k->name, c.why);
+		if (getenv("MS_TIMES"))
+			fprintf(stderr, "%-12s %llu ms\n", k->name, (unsigned long long)(now_ms() - began));
+	}
 }
 
 #endif

@@ -39,7 +39,7 @@ Test(contract, file) {
 	struct ms_env *env = ms_env_uv_new((unsigned[MS_LANE_COUNT]){0}, &err);
 	cr_assert(env, "%s", err.msg);
 	char *tmp = ms_test_tmpdir();
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 		struct store s;
 		snprintf(s.dir, sizeof s.dir, "%s/%s", tmp, k->name);
 		struct ms_contract c = {.env = env,	  .open = open_file,	     .plant = plant,		.listed = 12000,

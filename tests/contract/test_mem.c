@@ -23,7 +23,7 @@ Test(contract, mem) {
 	cr_assert_eq(ms_replica_mem_register(&err), MS_OK, "%s", err.msg);
 	struct ms_env *env = ms_env_uv_new((unsigned[MS_LANE_COUNT]){0}, &err);
 	cr_assert(env, "%s", err.msg);
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 		ms_mem_wipe("contract");
 		struct ms_contract c = {.env = env, .open = open_mem, .plant = plant, .listed = 12000, .races = 1000, .large = 64u << 20};
 		k->run(&c);

@@ -47,7 +47,7 @@ static void plant(struct ms_contract *c, const char *name, const void *data, siz
 }
 
 static void run_cases(struct ms_env *env, const char *servers, int replicas, unsigned listed, unsigned races) {
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 		struct store s = {.replicas = replicas};
 		struct timespec a, b;
 		snprintf(s.servers, sizeof s.servers, "%s", servers);

@@ -18,6 +18,12 @@
 
 #define CHUNK (128u << 10)
 
+/* nats.c 3.4 forgets the part of a message that it had when its connection was lost: one for each get that is cut. Nothing of ours is made by that
+ * function. */
+const char *__lsan_default_suppressions(void), *__lsan_default_options(void);
+const char *__lsan_default_suppressions(void) { return "leak:natsBuf_Create\n"; }
+const char *__lsan_default_options(void) { return "print_suppressions=0"; } /* a report would be a failure */
+
 static struct ms_env *env;
 static struct nats_server server;
 
@@ -320,7 +326,7 @@ Test(nats_dead, compressed_on_a_new_server) {
 	unsigned ran = 0;
 	nats_server_start(&server, NULL);
 	begin();
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 		struct ms_contract c = {.env = env, .open = open_compressed, .listed = 300, .races = 20, .large = 8u << 20, .arg = (void *)(uintptr_t)k->name};
 		bool chosen = false;
 		for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

@@ -187,7 +187,7 @@ static void run(const char *kind) {
 	cr_assert_eq(ms_replicas_register_builtin(&err), MS_OK, "%s", err.msg);
 	struct ms_env *env = ms_env_uv_new((unsigned[MS_LANE_COUNT]){0}, &err);
 	cr_assert(env, "%s", err.msg);
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 		if (wanted && !strstr(k->name, wanted))
 			continue;
 		snprintf(prefix, sizeof prefix, "deep/%s", k->name);
@@ -210,7 +210,7 @@ static void run(const char *kind) {
 		char endpoint[64];
 		snprintf(endpoint, sizeof endpoint, "http://localhost%s", strrchr(server.endpoint, ':'));
 		memcpy(server.endpoint, endpoint, sizeof endpoint);
-		for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+		for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 			if (strcmp(k->name, "list") != 0 && strcmp(k->name, "names") != 0)
 				continue;
 			snprintf(prefix, sizeof prefix, "virtual/%s", k->name);
@@ -241,7 +241,7 @@ static void run_tls(const char *kind, const char *protocol) {
 	cr_assert(env, "%s", err.msg);
 	ms_s3_server_ask(&server, "certificate", file, sizeof file);
 	snprintf(more, sizeof more, "&partSize=5MiB&caFile=%s", file);
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
+	for (const struct ms_contract_case *k = ms_contract_order(); k->name; k++) {
 		struct store s = {&server, k->name, more};
 		struct ms_contract c = {.env = env, .open = open_s3, .races = 20, .large = 47u << 20, .arg = &s};
 		bool chosen = false;

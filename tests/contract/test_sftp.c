@@ -1,4 +1,5 @@
-/* The contract against OpenSSH's server, and what only SFTP has: servers that lack something, lost connections, slow links. Logins: test_sftp_login.c */
+/* The contract against OpenSSH's server, and what only SFTP has: servers that lack something, lost connections, slow links. Logins: test_sftp_login.c;
+ * key exchanges in the middle: test_sftp_rekey.c */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10,60 +11,13 @@
 #include "contract/sftp_rig.h"
 #include "support/proxy.h"
 
-void __lsan_disable(void) __attribute__((weak));
-
 TestSuite(sftp, .init = setup, .fini = teardown, .timeout = 120);
 
 /* ---- the contract ---- */
 
-struct store {
-	const char *name, *options;
-};
-
-static enum ms_code open_store(struct ms_contract *c, struct ms_replica **ret, struct ms_err *err) {
-	struct store *s = c->arg;
-	char options[900];
-	snprintf(options, sizeof options, "&keyPath=%s/id%s", server.dir, s->options);
-	return open_url(server.port, s->name, options, ret, err);
-}
-
-static void plant(struct ms_contract *c, const char *name, const void *data, size_t len) {
-	char path[1200];
-	snprintf(path, sizeof path, "%s/%s/%s", server.store, ((struct store *)c->arg)->name, name);
-	int fd = open(path, O_WRONLY | O_CREAT, 0644);
-	cr_assert(fd >= 0 && write(fd, data, len) == (ssize_t)len, "%s", path);
-	close(fd);
-}
-
-static void run_contract(const char *options, const char *only, unsigned races, unsigned large_mb) {
-	for (const struct ms_contract_case *k = ms_contract_cases; k->name; k++) {
-		struct store s = {k->name, options};
-		if (only && strcmp(only, k->name) != 0)
-			continue;
-		struct ms_contract c = {.env = env,	   .open = open_store,		 .plant = plant,	    .listed = 1200,
-					.races = races, .large = (uint64_t)large_mb << 20, .across_processes = true, .arg = &s};
-		uint64_t began = now_ms();
-		k->run(&c);
-		cr_expect(!c.failed, "%s: %s", k->name, c.why);
-		if (getenv("MS_TIMES"))
-			fprintf(stderr, "%-12s %llu ms\n", k->name, (unsigned long long)(now_ms() - began));
-	}
-}
-
 Test(sftp, contract) {
 	if (start("contract/test_sftp contract", false, NULL))
 		run_contract("", NULL, 150, 64);
-}
-
-/* A server that starts a new key exchange every few hundred kilobytes. */
-Test(sftp, contract_rekey) {
-	if (!start("contract/test_sftp contract_rekey", false, "RekeyLimit 256K"))
-		return;
-	/* libssh2 1.10 forgets the server's old key (51 bytes) at each; the other tests look for its leaks and ours. */
-	if (__lsan_disable)
-		__lsan_disable();
-	run_contract("", "roundtrip", 0, 0);
-	run_contract("", "large", 0, 6);
 }
 
 /* Rename in the place of links: where there are links OpenSSH's rename is one, and no race is lost there either. */
