@@ -156,13 +156,14 @@ enum ms_code ms_chain_cover(const struct ms_inventory *inv, const struct ms_plan
 	return MS_OK;
 }
 
-struct ms_inv_segment *ms_chain_fold(const struct ms_inventory *inv, const struct ms_chain_link *l, uint64_t txid, unsigned *ret_replica) {
+struct ms_inv_segment *ms_chain_fold(const struct ms_inventory *inv, const struct ms_chain_link *l, uint64_t txid, uint64_t upto, unsigned *ret_replica) {
 	struct ms_inv_segment *best = NULL;
+	upto = upto < l->upto ? upto : l->upto;
 	for (unsigned r = 0; r < inv->nreplicas; r++) {
 		struct ms_inv_shelf *sh = &l->gen->shelf[r];
 		size_t i = ms_inv_last_at_or_before(sh->live, sh->nlive, txid);
 		struct ms_inv_segment *s = i < sh->nlive ? &sh->live[i] : NULL;
-		if (!s || !ms_inv_usable(s) || !ms_inv_is_fold(s) || s->first == txid || s->last < txid || s->last > l->upto || (best && best->first >= s->first))
+		if (!s || !ms_inv_usable(s) || !ms_inv_is_fold(s) || s->first == txid || s->last < txid || s->last > upto || (best && best->first >= s->first))
 			continue;
 		best = s;
 		*ret_replica = r;

@@ -176,6 +176,29 @@ static enum ms_code add_range(struct ms_list_generation *d, const struct ms_list
 	return rc;
 }
 
+/* From a snapshot within a catch-up by commits, to before its end. *next: becomes the last snapshot in that range. */
+static enum ms_code list_within(struct ms_inventory *inv, const struct ms_plan_probe *probe, const struct ms_chain_link *link, size_t *next, uint64_t end,
+				struct ms_list_generation *d, struct ms_err *err) {
+	const struct ms_list_snapshot *base = &d->snapshots[*next];
+	struct ms_list_range g = {.from_txid = base->txid, .to_txid = base->txid, .from_us = base->time_us, .to_us = base->time_us};
+	struct ms_inv_segment *s = NULL;
+	unsigned r;
+	for (enum ms_code rc; g.to_txid < end;) {
+		if ((rc = ms_chain_cover(inv, probe, link, g.to_txid + 1, &s, &r, err)))
+			return rc;
+		if (!s || ms_inv_is_fold(s))
+			break;
+		/* What lies behind the end is in the range that begins there. */
+		g.to_txid = s->last < end ? s->last : end - 1;
+		g.to_us = s->last < end ? s->last_us : g.to_us;
+		if (s->last >= end)
+			break;
+	}
+	while (*next + 1 < d->nsnapshots && d->snapshots[*next + 1].txid <= g.to_txid)
+		++*next;
+	return add_range(d, &g, err);
+}
+
 /* Everything that can be reached from a base without a hole. Bases: the fork point, if the parent restores it, and each snapshot. */
 static enum ms_code list_ranges(struct ms_inventory *inv, const struct ms_plan_probe *probe, const struct ms_chain_link *link, bool fork_restores,
 				struct ms_list_generation *d, struct ms_err *err) {
@@ -196,7 +219,7 @@ static enum ms_code list_ranges(struct ms_inventory *inv, const struct ms_plan_p
 			if (rc)
 				return rc;
 			/* Behind what another replica has of it, a catch-up leads on from a state before. */
-			if (!s && (s = ms_chain_fold(inv, link, cur + 1, &r)) && (!g.from_txid || s->first <= g.from_txid))
+			if (!s && (s = ms_chain_fold(inv, link, cur + 1, UINT64_MAX, &r)) && (!g.from_txid || s->first <= g.from_txid))
 				s = NULL;
 			if (!s)
 				break;
@@ -218,10 +241,9 @@ static enum ms_code list_ranges(struct ms_inventory *inv, const struct ms_plan_p
 		uint64_t reached = after.last_txid ? after.last_txid : cur;
 		enum ms_code rc = g.from_txid ? add_range(d, &g, err) : MS_OK;
 		for (; !rc && next < d->nsnapshots && d->snapshots[next].txid <= reached; next++) {
-			const struct ms_list_snapshot *s = &d->snapshots[next];
-			/* Within the catch-up it restores, but nothing leads on from it. */
-			if (after.last_txid && s->txid >= after.first_txid && s->txid < after.last_txid)
-				rc = add_range(d, &(struct ms_list_range){.from_txid = s->txid, .to_txid = s->txid, .from_us = s->time_us, .to_us = s->time_us}, err);
+			/* One within the catch-up restores, but the catch-up does not lead on from it; what other replicas have does. */
+			if (after.last_txid && d->snapshots[next].txid >= after.first_txid && d->snapshots[next].txid < after.last_txid)
+				rc = list_within(inv, probe, link, &next, after.last_txid, d, err);
 		}
 		if (rc)
 			return rc;

@@ -309,11 +309,14 @@ static enum ms_code walk(const struct ms_inventory *inv, const struct ms_plan_pr
 		enum ms_code rc = ms_chain_cover(inv, probe, &c->links[link], cur + 1, &s, &replica, err);
 		if (rc)
 			return rc;
-		bool entered = !s && (s = ms_chain_fold(inv, &c->links[link], cur + 1, &replica));
+		if (s && s->last > to && ms_inv_may_fold(s) && (rc = ms_plan_probe_segment(probe, replica, c->links[link].gen, s, err)))
+			return rc;
+		struct ms_inv_segment *other = s && !(ms_inv_is_fold(s) && s->last > to) ? NULL : ms_chain_fold(inv, &c->links[link], cur + 1, to, &replica);
+		bool entered = other != NULL;
+		if (other || (!s && (other = ms_chain_fold(inv, &c->links[link], cur + 1, UINT64_MAX, &replica))))
+			s = other;
 		if (!s)
 			break;
-		if (s->last > to && ms_inv_may_fold(s) && (rc = ms_plan_probe_segment(probe, replica, c->links[link].gen, s, err)))
-			return rc;
 		if (ms_inv_is_fold(s) && s->last > to)
 			return ms_err_set(err, MS_ENOTRESTORABLE,
 					  "txid %llu is within a catch-up: the replica was down while txid %llu to %llu were made, and holds only the last of them; "

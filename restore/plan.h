@@ -87,9 +87,9 @@ bool ms_plan_wants_all(const struct ms_inventory *inv);
  * parent is txid - 1 (an engine's numbers may jump) counts as holding txid. */
 enum ms_code ms_chain_cover(const struct ms_inventory *inv, const struct ms_plan_probe *probe, const struct ms_chain_link *l, uint64_t txid,
 			    struct ms_inv_segment **ret_seg, unsigned *ret_replica, struct ms_err *err) MS_WARN_UNUSED;
-/* The fold that txid lies behind the beginning of, so that it serves from further back only; of several, the nearest. NULL none. Of segments that
- * ms_chain_cover() has looked at for txid. */
-struct ms_inv_segment *ms_chain_fold(const struct ms_inventory *inv, const struct ms_chain_link *l, uint64_t txid, unsigned *ret_replica);
+/* The fold that txid lies behind the beginning of, so that it serves from further back only, and that ends at or before upto; of several, the nearest.
+ * NULL none. Of segments that ms_chain_cover() has looked at for txid. */
+struct ms_inv_segment *ms_chain_fold(const struct ms_inventory *inv, const struct ms_chain_link *l, uint64_t txid, uint64_t upto, unsigned *ret_replica);
 /* Newest snapshot of the chain at or before txid; NULL when there is none. */
 struct ms_inv_snapshot *ms_chain_snapshot(const struct ms_inventory *inv, const struct ms_chain *c, uint64_t txid, size_t *ret_link,
 					  unsigned *ret_replica);
