@@ -526,6 +526,13 @@ static void publish(struct ms_stream *s) {
 	s->out.all_pages = s->scan.db_pages;
 }
 
+/* The journal waits for page sums that nobody else would write soon: the database is idle, or not there, or the journal is full. */
+static enum ms_code checkpoint_wanted(struct ms_stream *s, struct ms_err *err) {
+	if (!s->cap || s->tx_open || s->mode == MODE_SEED || !atomic_exchange(&s->checkpoint_wanted, false))
+		return MS_OK;
+	return ms_capture_checkpoint(s->cap, err);
+}
+
 void ms_stream_step_run(void *stream) {
 	struct ms_stream *s = stream;
 	struct ms_err err = MS_ERR_INIT;
@@ -543,6 +550,9 @@ void ms_stream_step_run(void *stream) {
 	if (!s->cap && (rc = open_capture(s, &err)) != MS_OK)
 		goto out;
 	if (s->task == TASK_OPEN)
+		goto out;
+	/* A full journal has no room for what comes now, a scan's transaction above all, before it is purged. */
+	if ((rc = checkpoint_wanted(s, &err)) != MS_OK)
 		goto out;
 	if (s->start_fork) {
 		if ((rc = fork_here(s, &err)) != MS_OK) {
@@ -576,9 +586,8 @@ void ms_stream_step_run(void *stream) {
 		to_detached(s);
 	}
 out:
-	/* The journal waits for page sums that nobody else would write soon: the database is idle, or not there. */
-	if (rc == MS_OK && s->cap && !s->tx_open && s->mode != MODE_SEED && atomic_exchange(&s->checkpoint_wanted, false))
-		rc = ms_capture_checkpoint(s->cap, &err);
+	if (rc == MS_OK)
+		rc = checkpoint_wanted(s, &err);
 	if (rc != MS_OK)
 		s->out.err = err;
 	publish(s);
