@@ -22,6 +22,11 @@ static uint32_t lineage_index(const struct ms_retention_policy *p, const struct 
 	return p->nlineage && same(&p->lineage[p->nlineage - 1].parent, g) ? p->nlineage : NOT_THERE;
 }
 
+/* Between the ends of the catch-up. */
+static bool in_fold(const struct ms_retention_policy *p, const struct ms_name *s) {
+	return p->nlineage && same(&s->generation, &p->lineage[0].generation) && s->first >= p->fold_first && s->first < p->fold_last;
+}
+
 enum leads { LEADS_NOT, LEADS_PERHAPS, LEADS };
 
 /* Does a snapshot lead into generation g: is it of an ancestor, and not behind the fork out of that? */
@@ -85,7 +90,7 @@ enum ms_code ms_retention_kept_snapshots(const struct ms_name *names, uint32_t n
 			in_time[nin_time++] = s;
 		if (!newest || newer(s, newest))
 			newest = s;
-		enum leads l = policy->nlineage ? leads_into(policy, s, &policy->lineage[0].generation) : LEADS_PERHAPS;
+		enum leads l = in_fold(policy, s) ? LEADS_NOT : policy->nlineage ? leads_into(policy, s, &policy->lineage[0].generation) : LEADS_PERHAPS;
 		if (l == LEADS && (!leading || newer(s, leading)))
 			leading = s;
 		if (l == LEADS_PERHAPS && (!perhaps || newer(s, perhaps)))

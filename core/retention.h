@@ -2,7 +2,8 @@
  * Retention as a pure plan (DESIGN §8, seed `stream` 8): from what a replica holds and a policy to the names that may go, so that
  * every point that `list` advertises afterwards restores, the newest snapshot always stays, and needed bases stay.
  *
- * Kept: snapshots not older than snapshot_retention_us, the newest of all, and the newest that leads to the current generation. Those not older
+ * Kept: snapshots not older than snapshot_retention_us, the newest of all, and the newest that leads to the current generation, and through the newest
+ * catch-up of one replica there (`fold_first`): one between the ends of that leads nowhere. Those not older
  * are thinned: one goes when the next of its generation lies within snapshot_spacing_us of the kept one before it, so what is left lies no
  * further apart than that, where it did not before; and it stays when the segments do not lead through it (`pinned`). Of segments
  * those may go that lie wholly before the oldest kept snapshot of their generation, when no kept snapshot of an ancestor leads through
@@ -28,6 +29,8 @@ struct ms_retention_policy {
 	/* [0] = current generation. May be cut off: then every generation that could be an ancestor by its epoch counts as one. */
 	const struct ms_lineage *lineage;
 	uint32_t nlineage;
+	/* Of the current generation: the segment that holds only the last of these txids; 0 none. */
+	uint64_t fold_first, fold_last;
 	bool keep_chunks; /* a snapshot is being put: its chunks have no manifest yet */
 };
 struct ms_retention_plan {

@@ -143,6 +143,12 @@ static enum ms_code make_plan(struct ms_worker *w, const struct ms_task *t, stru
 		rc = ms_err_set(err, MS_ENOMEM, "retention");
 	if (rc)
 		goto out;
+	if (t->cur.fold_last) {
+		struct ms_name end = {.generation = t->cur.generation, .first = t->cur.fold_last};
+		const struct ms_name *fold = ms_retention_segment_before(all.v, all.n, &end);
+		if (fold && fold->kind == MS_NAME_SEGMENT)
+			policy.fold_first = fold->first, policy.fold_last = end.first;
+	}
 	rc = choose(r, &all, &policy, pinned, keep, err);
 	for (uint32_t i = 0; i < all.n && !rc; i++) {
 		struct ms_manifest m = {0};

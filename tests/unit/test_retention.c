@@ -247,6 +247,29 @@ static const char *heads_that_go(const struct ms_retention_policy *p) {
 	return text;
 }
 
+/* Nothing leads on from a snapshot between the ends of a catch-up: the one before it stays, however old, until there is one behind. */
+Test(retention, a_snapshot_within_a_catch_up) {
+	struct ms_retention_policy p = policy(100, 0);
+	snapshot(&gen, 55, NOW - 600);
+	snapshot(&gen, 60, NOW - 500);
+	snapshot(&gen, 80, NOW - 300);
+	for (uint64_t first = 51; first <= 70; first++)
+		segment(&gen, first);
+	segment(&gen, 91);
+	cr_assert_str_eq(kept(&p), "80");
+	p.fold_first = 70;
+	p.fold_last = 90;
+	cr_assert_str_eq(kept(&p), "60 80");
+	struct ms_retention_plan plan = {0};
+	cr_assert_eq(ms_retention_plan_make(names, nnames, &p, NULL, 0, 0, &plan, NULL), MS_OK);
+	for (uint32_t i = 0; i < nnames; i++)
+		cr_expect_eq(planned(&plan, &names[i]), names[i].kind == MS_NAME_SNAPSHOT ? names[i].first == 55 : names[i].first <= 60, "%llu",
+			     (unsigned long long)names[i].first);
+	ms_retention_plan_release(&plan);
+	snapshot(&gen, 90, NOW - 200);
+	cr_assert_str_eq(kept(&p), "90");
+}
+
 /* Old heads: the first and the last of each generation of which something is left stay, and what nobody has read. */
 Test(retention, old_heads) {
 	const struct ms_generation gone = {"00000001-0000000c"}, unread = {""};
