@@ -25,7 +25,7 @@ struct ms_cursor {
 	struct ms_lineage *lineage; /* owned; [0] = generation */
 	uint32_t nlineage;
 	uint32_t head_number, epoch; /* newest head written or seen */
-	uint64_t segment_first;
+	uint64_t segment_first; /* of the newest segment: the replica is to hold segments up to `state`; 0: a snapshot may stand for them */
 	enum ms_cursor_base base;
 	uint64_t snapshot_txid, bytes_since_snapshot;
 	uint64_t place;	    /* of the replica that it is the cursor of: CRC-64 of its URL without secrets, 0 not known */

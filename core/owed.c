@@ -40,7 +40,13 @@ static enum ms_code set(struct ms_owed *o, uint32_t pgno, struct ms_err *err) {
 
 /* ---- folding ---- */
 
-static enum ms_code fold_records(struct ms_owed *o, const struct ms_stream_entry *e, struct ms_err *err) {
+/* Of a stretch whose beginning is not known: base is the state that all pages written since are noted for. */
+struct beginning {
+	bool wanted, inside; /* inside: a transaction whose first entry is in the stretch is open */
+	uint64_t base;
+};
+
+static enum ms_code fold_records(struct ms_owed *o, struct beginning *b, const struct ms_stream_entry *e, struct ms_err *err) {
 	const uint8_t *p = e->records;
 	size_t n = e->records_len, used;
 	enum ms_code rc;
@@ -56,6 +62,9 @@ static enum ms_code fold_records(struct ms_owed *o, const struct ms_stream_entry
 		}
 		const struct ms_commit *c = &r.commit;
 		o->i.open = false;
+		if (b->wanted && b->base == MS_OWED_BASE_UNKNOWN)
+			b->base = b->inside ? c->txid - 1 : c->txid;
+		b->inside = false;
 		if (c->txid <= o->i.end.txid)
 			continue;
 		if (!o->i.commits++)
@@ -68,6 +77,8 @@ static enum ms_code fold_records(struct ms_owed *o, const struct ms_stream_entry
 
 enum ms_code ms_owed_fold(struct ms_owed *o, struct ms_journal *j, const char *db, uint64_t before, struct ms_err *err) {
 	struct ms_journal_reader *reader = NULL;
+	struct beginning b = {.wanted = o->i.base_txid == MS_OWED_BASE_UNKNOWN, .base = MS_OWED_BASE_UNKNOWN};
+	bool ours = true;
 	if (o->i.next_seq >= before)
 		return MS_OK;
 	enum ms_code rc = ms_journal_reader_new(j, db, strlen(db), o->i.next_seq, &reader, err);
@@ -94,15 +105,24 @@ enum ms_code ms_owed_fold(struct ms_owed *o, struct ms_journal *j, const char *d
 			rc = ms_err_wrap(err, "journal entry %" PRIu64, entry.seq);
 			break;
 		}
-		if (e.kind == MS_ENTRY_RUN)
-			rc = fold_records(o, &e, err);
-		else if (strcmp(e.start.generation.s, o->i.generation.s) != 0 || e.start.base.txid > o->i.end.txid)
+		b.inside |= e.kind == MS_ENTRY_RUN && e.flags & MS_RUN_FIRST;
+		if (e.kind == MS_ENTRY_RUN) {
+			rc = fold_records(o, &b, &e, err);
+		} else if (b.wanted) {
+			ours = strcmp(e.start.generation.s, o->i.generation.s) == 0;
+			b.base = e.start.base.txid;
+			o->i.end = e.start.base;
+			o->i.open = b.inside = false;
+		} else if (strcmp(e.start.generation.s, o->i.generation.s) != 0 || e.start.base.txid > o->i.end.txid) {
 			o->i.left = true;
+		}
 		if (!rc)
 			o->i.next_seq = entry.seq + !o->i.left;
 		ms_stream_entry_release(&e);
 	}
 	ms_journal_reader_free(reader);
+	if (!rc && ours && b.wanted)
+		o->i.base_txid = b.base;
 	return rc;
 }
 

@@ -219,6 +219,8 @@ static void claim_done(struct ms_worker *w, struct ms_task *t) {
 		ms_replica_caps(r, &w->caps);
 	ms_worker_note_caps(w);
 	ms_worker_settle_claimed(w);
+	if (seq != w->cur.seq)
+		w->only_snapshot[0] = '\0'; /* that was about another position */
 	if (w->scan_seq < w->cur.seq || seq != w->cur.seq)
 		ms_worker_scan_reset(w);
 	if (w->cfg.check_interval_us > 0 && w->cfg.snapshot_retention_us > 0)
@@ -391,6 +393,7 @@ static void task_ok(struct ms_worker *w, struct ms_task *t) {
 		break;
 	case MS_TASK_CHECK:
 		ms_worker_settle_checked(w);
+		ms_worker_owed_settle(w);
 		break;
 	case MS_TASK_SAVE:
 		ms_worker_owed_settle(w);
@@ -535,7 +538,7 @@ void ms_worker_pump(struct ms_worker *w) {
 		next = w->retry_at_us;
 	else if (w->phase == MS_PHASE_PROBING)
 		submit(w, MS_TASK_PROBE);
-	else if (w->phase == MS_PHASE_CLAIMING)
+	else if (w->phase == MS_PHASE_CLAIMING && !w->fold_busy) /* which decides what there is to go on from */
 		submit(w, MS_TASK_CLAIM);
 	else if (w->phase == MS_PHASE_SHIPPING && w->lost.code) {
 		lost(w);
@@ -703,56 +706,6 @@ void ms_worker_start(struct ms_worker *w, const struct ms_local_facts *local) {
 }
 
 void ms_worker_kick(struct ms_worker *w) { on_timer(w); }
-
-/* Does what comes at and behind the cursor restore from this snapshot? Not from one of a generation that the cursor has left for a state that
- * does not come of it. */
-static bool leads_on(const struct ms_cursor *c, const struct ms_manifest *m, uint64_t journal_seq) {
-	if (strcmp(c->generation.s, m->generation.s) == 0 || journal_seq > c->seq)
-		return true;
-	for (uint32_t i = 0; i < c->nlineage && !ms_lineage_needs_base(&c->lineage[i]); i++)
-		if (strcmp(c->lineage[i].parent.s, m->generation.s) == 0)
-			return m->state.txid <= c->lineage[i].fork_txid;
-	return false;
-}
-
-void ms_worker_snapshot_published(struct ms_worker *w, const struct ms_manifest *m, uint64_t journal_seq, uint64_t bytes) {
-	struct ms_cursor *c = &w->cur;
-	(void)bytes;
-	if (w->phase != MS_PHASE_SHIPPING)
-		return;
-	w->snap_running = false;
-	w->st.snapshots++;
-	c->snapshot_txid = m->state.txid;
-	c->snapshot_us = m->state.time_us;
-	c->bytes_since_snapshot = 0;
-	if (c->base == MS_BASE_JUMP) {
-		/* Lineage: the local one where the snapshot is of its generation, else as far as the manifest tells. */
-		struct ms_lineage own = {m->generation, m->parent_generation, m->fork_txid, m->seeded};
-		bool local = strcmp(m->generation.s, w->local.generation.s) == 0;
-		if (ms_cursor_join_lineage(c, local ? w->local.lineage : &own, local ? w->local.nlineage : 1, c->lineage, c->nlineage, NULL))
-			abort();
-		if (strcmp(c->generation.s, m->generation.s) != 0)
-			c->segment_first = 0;
-		c->generation = m->generation;
-		c->state = m->state;
-		c->seq = journal_seq;
-		w->part = (struct ms_part){0};
-		ms_worker_scan_reset(w);
-		ms_worker_settle_jumped(w);
-	}
-	w->snapshot_generation = m->generation;
-	if (c->base == MS_BASE_JUMP || leads_on(c, m, journal_seq)) {
-		c->base = MS_BASE_THERE;
-		w->waits_since_us = 0;
-	}
-	ms_worker_mind_fold(w);
-	w->save_owed = true;
-	w->save_version++;
-	w->save_at_us = 0;
-	changed(w);
-	ms_worker_scan(w);
-	ms_worker_pump(w);
-}
 
 bool ms_worker_waits_for_snapshot(const struct ms_worker *w) {
 	return w->phase == MS_PHASE_SHIPPING ? w->cur.base != MS_BASE_THERE : !w->have_cursor || w->cur.base != MS_BASE_THERE;

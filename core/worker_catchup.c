@@ -66,8 +66,12 @@ static void name_of(const struct ms_task *t, char name[MS_NAME_MAX]) {
 /* The cursor after an object that completes what was begun behind it. */
 static void take(struct ms_task *t, const struct ms_dbstate *end, uint64_t seq) {
 	t->cur.segment_first = t->cur.state.txid + 1;
-	if (end->txid > t->cur.segment_first)
+	if (end->txid > t->cur.segment_first) {
 		t->cur.fold_last = end->txid;
+		/* Nothing leads on from a snapshot within it; the loop thread says so too (ms_worker_mind_fold), but this is what is saved with it. */
+		if (t->cur.base == MS_BASE_THERE && t->cur.snapshot_txid >= t->cur.segment_first && t->cur.snapshot_txid < end->txid)
+			t->cur.base = MS_BASE_WANTED;
+	}
 	t->cur.state = *end;
 	t->cur.seq = seq;
 	t->catchup_part = 0;
@@ -169,21 +173,37 @@ enum ms_code ms_task_catchup(struct ms_worker *w, struct ms_task *t, struct ms_r
 	return rc;
 }
 
+bool ms_view_lacks_snapshot(const struct ms_view *v, const struct ms_cursor *c) {
+	const struct ms_lineage *l = c->nlineage ? &c->lineage[0] : NULL;
+	bool own = !l || !l->parent.s[0] || c->snapshot_txid > l->fork_txid;
+	return own && c->base == MS_BASE_THERE && strcmp(c->generation.s, v->head.generation.s) == 0 && v->snapshot_txid < c->snapshot_txid;
+}
+
 enum ms_code ms_task_check(struct ms_worker *w, struct ms_task *t, struct ms_replica *r, struct ms_err *err) {
 	const struct ms_cursor *c = &t->cur;
 	struct ms_view v = {0};
-	/* Without a base, or in a generation that no head names yet, there is nothing that it must hold. */
-	if (w->cfg.fencing_none || c->base != MS_BASE_THERE || strcmp(c->generation.s, t->head_generation.s) != 0)
+	/* Where the next snapshot becomes the cursor, or in a generation that no head names yet, there is nothing that it must hold. */
+	if (w->cfg.fencing_none || c->base == MS_BASE_JUMP || strcmp(c->generation.s, t->head_generation.s) != 0)
 		return MS_OK;
 	enum ms_code rc = ms_view_read(r, c->head_number, &c->generation, c->segment_first, &v, err);
 	if (rc)
 		return rc;
 	bool fork = c->nlineage && c->lineage[0].parent.s[0] && c->state.txid == c->lineage[0].fork_txid;
-	bool there = v.has_head && (fork || (v.has_tail && (v.tail.txid >= c->state.txid || strcmp(v.head.generation.s, c->generation.s) != 0)));
+	/* A newer snapshot does not stand for segments that were put: the states before it would be gone. */
+	bool holds = c->segment_first ? v.has_segments && v.segments.txid >= c->state.txid
+				      : fork || c->base == MS_BASE_WANTED || (v.has_tail && v.tail.txid >= c->state.txid);
+	/* What was put with its snapshot may rest on that one alone. */
+	bool base = strcmp(t->snapshot_generation.s, c->generation.s) != 0 || !ms_view_lacks_snapshot(&v, c);
+	/* A newer head of another generation is somebody else's, and met at the next put. */
+	bool there = v.has_head && v.head.number >= c->head_number && ((holds && base) || strcmp(v.head.generation.s, c->generation.s) != 0);
 	if (!there) {
+		const struct ms_dbstate *has = c->segment_first ? &v.segments : &v.tail;
 		t->less = true;
-		rc = ms_err_set(err, MS_EGAP, "replica %s came back with txid %" PRIu64 " of generation %s, although it held txid %" PRIu64 " of %s", w->cfg.url,
-				v.has_tail ? v.tail.txid : 0, v.has_head ? v.head.generation.s : "none", c->state.txid, c->generation.s);
+		rc = !holds || base ? ms_err_set(err, MS_EGAP, "replica %s came back with txid %" PRIu64 " of generation %s%s, although it held txid %" PRIu64 " of %s", w->cfg.url,
+				has->txid, v.has_head ? v.head.generation.s : "none", v.tail_is_snapshot && c->segment_first ? " and a newer snapshot" : "",
+				c->state.txid, c->generation.s)
+				    : ms_err_set(err, MS_EGAP, "replica %s came back without its newest snapshot, of txid %" PRIu64 " of generation %s", w->cfg.url,
+						 c->snapshot_txid, c->generation.s);
 	}
 	ms_view_release(&v);
 	return rc;

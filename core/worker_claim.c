@@ -29,6 +29,11 @@ struct look {
 	bool gap;
 };
 
+/* Segments that were put and are not there, though a newer snapshot may be. */
+static bool lacks_segments(const struct ms_view *v, const struct ms_cursor *c) {
+	return c->segment_first && strcmp(c->generation.s, v->head.generation.s) == 0 && (!v->has_segments || v->segments.txid < c->state.txid);
+}
+
 /* A snapshot may have run ahead of the segments: those between are owed still, as far as the journal has them. */
 static void set_resume(struct look *l, const struct ms_cursor *cursor) {
 	struct ms_claim_journal *o = l->out;
@@ -38,7 +43,7 @@ static void set_resume(struct look *l, const struct ms_cursor *cursor) {
 		o->resume = l->view->segments;
 		o->resume_seq = l->segments_seq;
 	}
-	bool here = cursor && o->cursor_ok && strcmp(cursor->generation.s, l->view->head.generation.s) == 0;
+	bool here = cursor && o->cursor_ok && strcmp(cursor->generation.s, l->view->head.generation.s) == 0 && !lacks_segments(l->view, cursor);
 	if (here && (!l->segments_found || cursor->state.txid >= o->resume.txid)) {
 		o->resume = cursor->state;
 		o->resume_seq = cursor->seq;
@@ -142,6 +147,55 @@ static enum ms_code look_behind(const struct ms_task *t, struct ms_replica *r, s
 	return MS_OK;
 }
 
+/* The journal no longer has what a replica has lost behind the state that it holds; but the pages are noted: a catch-up may begin there. */
+static bool look_reserve(const struct ms_worker *w, const struct ms_task *t, struct ms_claim_journal *ret) {
+	const struct ms_view *v = &t->view;
+	const struct ms_cursor *c = &t->cur;
+	/* Under a head of ours what is there is ours. */
+	if (!v->has_segments || !is(&v->head.generation, &c->generation) || strcmp(v->head.owner, w->cfg.owner) != 0 || v->head.number > c->head_number ||
+	    t->owed.next_seq < 2 || !ms_task_reserve_serves(t, &v->segments))
+		return false;
+	ret->tail_found = ret->knows_head = true;
+	ret->tail_differs = false;
+	ret->resume = v->segments;
+	/* Before the end of the stretch that is noted, so that it is owed. */
+	ret->resume_seq = c->settled_seq && c->settled_seq < t->owed.next_seq ? c->settled_seq : t->owed.next_seq - 1;
+	return true;
+}
+
+/* The replica holds less than the cursor says; perhaps the journal still has what it lost. It is kept from the settled state on, whose own entry
+ * may be gone. */
+static enum ms_code look_back(struct ms_worker *w, const struct ms_task *t, struct ms_claim_journal *ret, struct ms_err *err) {
+	const struct ms_view *v = &t->view;
+	const struct ms_cursor *c = &t->cur;
+	struct ms_claim_journal all = {.cursor_ok = true};
+	struct look again = {.view = v, .local = &t->local, .out = &all, .inside = INSIDE_UNKNOWN};
+	struct ms_walk_visitor visitor = {look_tx, look_generation, look_gap, &again};
+	const struct ms_dbstate *held = v->has_segments ? &v->segments : &v->tail;
+	bool settled = c->settled_seq && c->settled_checksum && held->txid == c->settled_txid && held->checksum == c->settled_checksum;
+	if (settled) {
+		again.inside = INSIDE_YES;
+		at_state(&again, held, c->settled_seq);
+	}
+	enum ms_code rc = ms_journal_walk(w->journal, w->cfg.db, settled ? c->settled_seq : 0, &visitor, NULL, err);
+	if (rc)
+		return rc;
+	set_resume(&again, NULL);
+	bool whole = all.tail_differs || (all.tail_found && (!v->has_segments || again.segments_found));
+	if (!whole && look_reserve(w, t, ret))
+		return MS_OK;
+	if (!whole && t->folds != atomic_load(&w->folds))
+		return ms_err_set(err, MS_ERETRY, "replica %s: the journal went on while the replica was being claimed", w->cfg.url);
+	if (all.tail_found || all.tail_differs) {
+		bool cursor_ok = ret->cursor_ok;
+		uint64_t end = ret->end_seq;
+		*ret = all;
+		ret->cursor_ok = cursor_ok;
+		ret->end_seq = end;
+	}
+	return MS_OK;
+}
+
 static enum ms_code look_up(struct ms_worker *w, const struct ms_task *t, struct ms_replica *r, struct ms_claim_journal *ret, struct ms_err *err) {
 	const struct ms_view *v = &t->view;
 	const struct ms_cursor *c = &t->cur;
@@ -169,30 +223,11 @@ static enum ms_code look_up(struct ms_worker *w, const struct ms_task *t, struct
 	if (owes && (rc = look_behind(t, r, ret, err)))
 		return rc;
 	set_resume(&l, have ? c : NULL);
-	if (!have || ret->tail_found || !ret->knows_head || !v->has_tail || v->tail.txid >= c->state.txid)
+	if (!have || !v->has_tail)
 		return MS_OK;
-	/* The replica holds less than the cursor says; perhaps the journal still has what it lost. It is kept from the settled state on, whose own entry
-	 * may be gone. */
-	struct ms_claim_journal all = {.cursor_ok = true};
-	struct look again = {.view = v, .local = &t->local, .out = &all, .inside = INSIDE_UNKNOWN};
-	const struct ms_dbstate *held = v->has_segments ? &v->segments : &v->tail;
-	bool settled = c->settled_seq && c->settled_checksum && held->txid == c->settled_txid && held->checksum == c->settled_checksum;
-	visitor.arg = &again;
-	if (settled) {
-		again.inside = INSIDE_YES;
-		at_state(&again, held, c->settled_seq);
-	}
-	if ((rc = ms_journal_walk(w->journal, w->cfg.db, settled ? c->settled_seq : 0, &visitor, NULL, err)))
-		return rc;
-	set_resume(&again, NULL);
-	if (all.tail_found || all.tail_differs) {
-		bool cursor_ok = ret->cursor_ok;
-		uint64_t end = ret->end_seq;
-		*ret = all;
-		ret->cursor_ok = cursor_ok;
-		ret->end_seq = end;
-	}
-	return MS_OK;
+	/* Less: a tail behind the cursor, or segments behind it and a snapshot ahead, or a head before the one that was put last. */
+	bool less = !ret->tail_found && (v->head.number < c->head_number || (ret->knows_head && v->tail.txid < c->state.txid));
+	return less || lacks_segments(v, c) ? look_back(w, t, ret, err) : MS_OK;
 }
 
 /* ---- claiming ---- */
@@ -203,8 +238,6 @@ static enum ms_code set_position(struct ms_task *t, const struct ms_generation *
 	enum ms_code rc = ms_cursor_join_lineage(&t->cur, lineage, nlineage, h->lineage, h->nlineage, err);
 	if (rc)
 		return rc;
-	if (!is(&t->cur.generation, g))
-		t->cur.segment_first = 0;
 	t->cur.generation = *g;
 	t->cur.state = *state;
 	t->cur.seq = seq;
@@ -232,13 +265,20 @@ static enum ms_code apply(struct ms_task *t, const struct ms_claim_out *o, const
 	}
 	if (rc)
 		return rc;
+	/* What is not there is not to be found there by the looks to come. */
+	if (!v->has_segments || !is(&t->cur.generation, &v->head.generation) || v->segments.txid < t->cur.state.txid || o->action == MS_CLAIM_SEED)
+		t->cur.segment_first = 0;
 	if (o->action == MS_CLAIM_SEED)
 		t->cur.base = MS_BASE_JUMP;
 	else if (o->need_snapshot)
 		t->cur.base = MS_BASE_WANTED;
 	else if (o->action != MS_CLAIM_CONTINUE && t->cur.base == MS_BASE_JUMP)
 		t->cur.base = MS_BASE_THERE;
-	if (v->has_head && is(&t->cur.generation, &v->head.generation) && v->snapshot_us > t->cur.snapshot_us) {
+	if (v->has_head && ms_view_lacks_snapshot(v, &t->cur)) {
+		t->cur.base = MS_BASE_WANTED;
+		snprintf(t->claim.reason, sizeof t->claim.reason, "its newest snapshot, of txid %" PRIu64 ", is gone", t->cur.snapshot_txid);
+	}
+	if (v->has_head && is(&t->cur.generation, &v->head.generation) && (v->snapshot_us > t->cur.snapshot_us || t->cur.base == MS_BASE_WANTED)) {
 		t->cur.snapshot_us = v->snapshot_us;
 		t->cur.snapshot_txid = v->snapshot_txid;
 	}

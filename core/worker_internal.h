@@ -186,11 +186,17 @@ struct ms_worker {
 	char *owed_path;
 	struct ms_owed owed;
 	struct ms_owed_info owed_info;
+	bool owed_stale;	   /* a file may be there that the cursor has passed: it goes when that cursor is durable */
+	char only_snapshot[512];   /* why what the journal has to give is of no use to this replica; "" none */
 	struct ms_generation fold_generation; /* of st.folded_first and folded_last */
-	uint64_t let_go_seq; /* without a cursor: the journal before this is not waited for */
+	/* The journal before this is not waited for: without a cursor, or for what is put and not settled. Never beyond a cursor. */
+	uint64_t let_go_seq;
 	struct ms_job fold_job;
 	bool fold_busy;
-	uint64_t fold_before;
+	uint64_t fold_asked, fold_before; /* what was asked for; the fold goes on to here */
+	uint64_t fold_cursor_seq;	  /* the cursor when the fold began */
+	struct ms_dbstate fold_cursor;
+	bool fold_anew; /* the bits that were there are gone */
 	struct ms_err fold_err;
 	_Atomic uint64_t folds; /* begun */
 	/* catch-up (worker_catchup.c) */
@@ -281,18 +287,24 @@ enum ms_code ms_task_check(struct ms_worker *w, struct ms_task *t, struct ms_rep
 enum ms_code ms_task_catchup(struct ms_worker *w, struct ms_task *t, struct ms_replica *r, struct ms_err *err) MS_WARN_UNUSED;
 /* What lies at a name that was ours to take: MS_EFENCED. */
 enum ms_code ms_task_lost_name(struct ms_worker *w, struct ms_task *t, const char *name, const struct ms_at_name *at, struct ms_err *err) MS_WARN_UNUSED;
+/* The newest snapshot that was put for the cursor's generation is not there: an older one need not lead on to the cursor. */
+bool ms_view_lacks_snapshot(const struct ms_view *v, const struct ms_cursor *c);
 /* Does this object continue exactly the cursor, written under an epoch of ours? */
 bool ms_task_own_successor(const struct ms_task *t, const struct ms_segment_info *i);
 
 /* worker_owed.c */
 enum ms_code ms_worker_owed_load(struct ms_worker *w, struct ms_err *err) MS_WARN_UNUSED;
-/* The cursor has moved, or a fold has ended: drops what is no longer owed. */
 /* After a catch-up or a snapshot: another snapshot is wanted where the newest one lies within the catch-up of this run. */
 void ms_worker_mind_fold(struct ms_worker *w);
+/* The cursor has moved, been saved or settled, or a fold has ended: drops what is no longer owed. */
 void ms_worker_owed_settle(struct ms_worker *w);
+/* Pages noted for what is put and not settled: a catch-up may begin at this state of the replica's, which is behind the cursor. */
+bool ms_task_reserve_serves(const struct ms_task *t, const struct ms_dbstate *held);
 /* worker_position.c */
 void ms_worker_take_position(struct ms_worker *w, struct ms_task *t);
 void ms_worker_settle(struct ms_worker *w); /* the cursor has moved */
+/* A snapshot has been put: it is to be there a settle time later as well. */
+void ms_worker_settle_snapshot(struct ms_worker *w);
 void ms_worker_settle_checked(struct ms_worker *w); /* a look that began at settle_check_us found everything there */
 uint64_t ms_worker_settle_due_us(const struct ms_worker *w); /* monotonic time of the next look, UINT64_MAX none */
 /* The replica was found to hold everything up to the cursor: what is not known to be settled is, settle_us from now. */

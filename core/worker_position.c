@@ -24,6 +24,19 @@ void ms_worker_take_position(struct ms_worker *w, struct ms_task *t) {
 	w->have_cursor = true;
 }
 
+static void push_settling(struct ms_worker *w, bool owes) {
+	const struct ms_cursor *c = &w->cur;
+	if (w->nsettling == MS_SETTLING_MAX)
+		w->nsettling--;
+	w->settling[w->nsettling++] =
+		(struct ms_settling){c->seq, c->state.txid, owes ? 0 : c->state.checksum, ms_worker_mono_us(w) + (uint64_t)w->caps.settle_us};
+}
+
+void ms_worker_settle_snapshot(struct ms_worker *w) {
+	if (w->caps.settle_us > 0)
+		push_settling(w, ms_worker_owes(w));
+}
+
 /* The backend may lose what it has acknowledged for a while yet: the settled position follows by that. */
 void ms_worker_settle(struct ms_worker *w) {
 	const struct ms_cursor *c = &w->cur;
@@ -35,10 +48,7 @@ void ms_worker_settle(struct ms_worker *w) {
 	}
 	if (last ? last->seq == c->seq && last->txid == c->state.txid : c->settled_seq == c->seq && c->settled_txid == c->state.txid)
 		return;
-	if (w->nsettling == MS_SETTLING_MAX)
-		w->nsettling--;
-	w->settling[w->nsettling++] =
-		(struct ms_settling){c->seq, c->state.txid, owes ? 0 : c->state.checksum, ms_worker_mono_us(w) + (uint64_t)w->caps.settle_us};
+	push_settling(w, owes);
 }
 
 void ms_worker_settle_checked(struct ms_worker *w) {

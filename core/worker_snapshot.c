@@ -285,6 +285,57 @@ void ms_worker_put_snapshot_object(struct ms_worker *w, const char *name, const 
 	ms_worker_snap_pump(w);
 }
 
+/* Does what comes at and behind the cursor restore from this snapshot? Not from one of a generation that the cursor has left for a state that
+ * does not come of it. */
+static bool leads_on(const struct ms_cursor *c, const struct ms_manifest *m, uint64_t journal_seq) {
+	if (strcmp(c->generation.s, m->generation.s) == 0 || journal_seq > c->seq)
+		return true;
+	for (uint32_t i = 0; i < c->nlineage && !ms_lineage_needs_base(&c->lineage[i]); i++)
+		if (strcmp(c->lineage[i].parent.s, m->generation.s) == 0)
+			return m->state.txid <= c->lineage[i].fork_txid;
+	return false;
+}
+
+void ms_worker_snapshot_published(struct ms_worker *w, const struct ms_manifest *m, uint64_t journal_seq, uint64_t bytes) {
+	struct ms_cursor *c = &w->cur;
+	(void)bytes;
+	if (w->phase != MS_PHASE_SHIPPING)
+		return;
+	w->snap_running = false;
+	w->st.snapshots++;
+	c->snapshot_txid = m->state.txid;
+	c->snapshot_us = m->state.time_us;
+	c->bytes_since_snapshot = 0;
+	if (c->base == MS_BASE_JUMP) {
+		/* Lineage: the local one where the snapshot is of its generation, else as far as the manifest tells. */
+		struct ms_lineage own = {m->generation, m->parent_generation, m->fork_txid, m->seeded};
+		bool local = strcmp(m->generation.s, w->local.generation.s) == 0;
+		if (ms_cursor_join_lineage(c, local ? w->local.lineage : &own, local ? w->local.nlineage : 1, c->lineage, c->nlineage, NULL))
+			abort();
+		c->segment_first = 0;
+		c->generation = m->generation;
+		c->state = m->state;
+		c->seq = journal_seq;
+		w->part = (struct ms_part){0};
+		ms_worker_scan_reset(w);
+		ms_worker_settle_jumped(w);
+	}
+	w->snapshot_generation = m->generation;
+	if (c->base == MS_BASE_JUMP || leads_on(c, m, journal_seq)) {
+		c->base = MS_BASE_THERE;
+		w->waits_since_us = 0;
+	}
+	ms_worker_mind_fold(w);
+	ms_worker_settle_snapshot(w);
+	w->save_owed = true;
+	w->save_version++;
+	w->save_at_us = 0;
+	if (w->hooks.changed)
+		w->hooks.changed(w->hooks.arg, w);
+	ms_worker_scan(w);
+	ms_worker_pump(w);
+}
+
 /* ---- making, freeing ---- */
 
 static void on_retry(void *arg) { ms_worker_pump(((struct ms_snap_put *)arg)->w); }

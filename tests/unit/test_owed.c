@@ -78,25 +78,61 @@ Test(owed, folds_the_pages_of_its_own_database) {
 	ms_owed_release(&o);
 }
 
-Test(owed, stops_where_another_generation_begins) {
-	struct ms_generation_start g = {.base = {.txid = 2, .page_size = 512, .db_pages = 9}, .mode = 0644, .nlineage = 1};
-	struct ms_lineage l = {.fork_txid = 2};
+static void start(const char *generation, const char *parent, uint64_t txid) {
+	struct ms_generation_start g = {.base = {.txid = txid, .page_size = 512, .db_pages = 9, .checksum = 100 + txid}, .mode = 0644, .nlineage = 1};
+	struct ms_lineage l = {.fork_txid = txid};
 	struct ms_buf b;
 	uint64_t seq;
-	strcpy(g.generation.s, "00000002-00000002");
+	strcpy(g.generation.s, generation);
 	l.generation = g.generation;
-	strcpy(l.parent.s, GEN);
+	strcpy(l.parent.s, parent);
 	g.lineage = &l;
-	append("a", MS_RUN_FIRST | MS_RUN_LAST, 2, (uint32_t[]){1}, 1, 9);
-	ms_buf_init(&b, 1 << 16);
-	cr_assert_eq(ms_generation_start_encode(&g, &b, &err), MS_OK, "%s", err.msg);
+	ms_buf_init(&b, 4096);
+	cr_assert_eq(ms_generation_start_encode(&g, &b, &err), MS_OK);
 	struct iovec iov = {b.data, b.len};
-	cr_assert_eq(ms_journal_append_sync(journal, "a", 1, 0, &iov, 1, &seq, &err), MS_OK);
+	cr_assert_eq(ms_journal_append_sync(journal, "a", 1, 0, &iov, 1, &seq, &err), MS_OK, "%s", err.msg);
+	ms_buf_release(&b);
+}
+
+/* From the middle of the journal: the base is the first state that all pages written since are noted for. */
+Test(owed, finds_its_base) {
+	append("a", MS_RUN_FIRST, 12, (uint32_t[]){1}, 1, 0);
+	append("a", MS_RUN_LAST, 12, (uint32_t[]){2}, 1, 9);
+	append("a", MS_RUN_FIRST | MS_RUN_LAST, 13, (uint32_t[]){3}, 1, 9);
+	struct ms_owed o = begin(MS_OWED_BASE_UNKNOWN, 1);
+	o.i.end.txid = 0;
+	cr_assert_eq(ms_owed_fold(&o, journal, "a", 100, &err), MS_OK, "%s", err.msg);
+	cr_expect(o.i.base_txid == 11 && o.i.end.txid == 13 && o.npages == 3, "%llu", (unsigned long long)o.i.base_txid);
+	ms_owed_release(&o);
+	o = begin(MS_OWED_BASE_UNKNOWN, 2); /* the first entry of 12 is gone */
+	o.i.end.txid = 0;
+	cr_assert_eq(ms_owed_fold(&o, journal, "a", 100, &err), MS_OK, "%s", err.msg);
+	cr_expect_eq(o.i.base_txid, 12);
+	ms_owed_release(&o);
+	/* A generation that forks from an older state begins on the way. */
+	start(GEN, "00000001-00000009", 11);
+	append("a", MS_RUN_FIRST | MS_RUN_LAST, 12, (uint32_t[]){4}, 1, 9);
+	o = begin(MS_OWED_BASE_UNKNOWN, 1);
+	o.i.end.txid = 0;
+	cr_assert_eq(ms_owed_fold(&o, journal, "a", 100, &err), MS_OK, "%s", err.msg);
+	cr_expect(o.i.base_txid == 11 && o.i.end.txid == 12 && o.i.end.checksum == 112 && ms_owed_has(&o, 4) && !o.i.left);
+	ms_owed_release(&o);
+	/* It ends in another one than it is for. */
+	start("00000002-00000002", GEN, 12);
+	o = begin(MS_OWED_BASE_UNKNOWN, 1);
+	o.i.end.txid = 0;
+	cr_assert_eq(ms_owed_fold(&o, journal, "a", 100, &err), MS_OK, "%s", err.msg);
+	cr_expect_eq(o.i.base_txid, MS_OWED_BASE_UNKNOWN);
+	ms_owed_release(&o);
+}
+
+Test(owed, stops_where_another_generation_begins) {
+	append("a", MS_RUN_FIRST | MS_RUN_LAST, 2, (uint32_t[]){1}, 1, 9);
+	start("00000002-00000002", GEN, 2);
 	append("a", MS_RUN_FIRST | MS_RUN_LAST, 3, (uint32_t[]){6}, 1, 9);
 	struct ms_owed o = begin(1, 1);
 	cr_assert_eq(ms_owed_fold(&o, journal, "a", 4, &err), MS_OK);
 	cr_expect(o.i.left && o.i.next_seq == 2 && ms_owed_has(&o, 1) && !ms_owed_has(&o, 6));
-	ms_buf_release(&b);
 	ms_owed_release(&o);
 }
 

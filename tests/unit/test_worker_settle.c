@@ -156,6 +156,80 @@ Test(worker_settle, nothing_is_settled_while_the_backend_is_away) {
 	expect_all();
 }
 
+static const char *segment_of(const struct wrig_state *s) {
+	static char name[128];
+	snprintf(name, sizeof name, "%s/segments/%016llx.seg", s->generation.s, (unsigned long long)s->db.txid);
+	return name;
+}
+
+Test(worker_settle, a_newer_snapshot_does_not_stand_for_segments) {
+	for (int again = 0; again < 2; again++) { /* by a failure, and by an idle look */
+		commits(3);
+		all_settled();
+		unsigned kept = a.nstates, needs = a.workers[0].needs;
+		commits(4);
+		wrig_snapshot(&a, 0);
+		cr_assert(wrig_settle(&a, 5 * SECOND));
+		for (unsigned i = kept; i < a.nstates; i++)
+			ms_mem_erase("s0", segment_of(&a.states[i]));
+		if (!again) {
+			ms_mem_fault("s0", &(struct ms_mem_fault){.ops = MS_MEM_PUT, .times = 1, .code = MS_ERETRY});
+			wrig_commit(&a, 2, true);
+			cr_assert(wrig_settle(&a, 60 * SECOND), "%s", status().last_error);
+		}
+		all_settled();
+		cr_expect_eq(a.workers[0].needs, needs, "%s", a.workers[0].reason);
+		expect_all();
+	}
+}
+
+Test(worker_settle, segments_are_looked_for_before_the_first_snapshot_too) {
+	size_t len;
+	ms_env_sim_kill(env);
+	wrig_free(&a);
+	ms_env_sim_restart(env);
+	wrig_init(&a, env, "/b", "owner-a", 2);
+	ms_mem_wipe("s0");
+	a.auto_snapshot = false;
+	wrig_boot(&a, one, 1);
+	wrig_root(&a);
+	wrig_run(&a, NULL, NULL, SECOND);
+	for (int i = 0; i < 6; i++) {
+		wrig_commit(&a, 2, true);
+		wrig_run(&a, NULL, NULL, SECOND);
+		if (i == 2)
+			ms_mem_copy("synced", "s0");
+	}
+	cr_assert_eq(status().txid, wrig_now(&a)->db.txid);
+	ms_mem_copy("s0", "synced");
+	cr_assert_null(ms_mem_peek("s0", segment_of(&a.states[4]), &len));
+	wrig_run(&a, NULL, NULL, 2 * SETTLE);
+	cr_expect_eq(status().state, MS_WORKER_SEEDING);
+	cr_expect_not_null(ms_mem_peek("s0", segment_of(&a.states[4]), &len), "what was lost has not been put again");
+	wrig_run(&a, NULL, NULL, 2 * SETTLE);
+	cr_expect_eq(status().settled_txid, wrig_now(&a)->db.txid);
+	wrig_snapshot(&a, 0);
+	cr_assert(wrig_settle(&a, 5 * SECOND));
+	all_settled();
+	cr_expect(wrig_restores(&a, "s0", wrig_now(&a)));
+}
+
+Test(worker_settle, a_snapshot_that_is_lost_is_replaced) {
+	commits(3);
+	all_settled();
+	ms_mem_copy("synced", "s0");
+	wrig_snapshot(&a, 0);
+	cr_assert(wrig_settle(&a, 5 * SECOND));
+	uint64_t txid = status().last_snapshot_txid;
+	cr_assert_eq(txid, wrig_now(&a)->db.txid);
+	/* Idle, and the server crashes: the segments had settled. */
+	ms_mem_copy("s0", "synced");
+	wrig_run(&a, NULL, NULL, 2 * SETTLE);
+	cr_expect_eq(a.workers[0].needs, 2, "%s", a.workers[0].reason);
+	cr_expect_eq(status().last_snapshot_txid, txid);
+	expect_all();
+}
+
 Test(worker_settle, a_cursor_without_a_settled_position_keeps_the_journal_for_a_settle_time) {
 	struct ms_cursor c = {0};
 	struct ms_err err = MS_ERR_INIT;
