@@ -5,362 +5,242 @@
  * restore the newest state, and every txid that `list` advertises restores to an image that the database really had, in order.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/env_sim.h"
-#include "base/fs.h"
-#include "base/log.h"
-#include "core/stream_purge.h"
+#include "core/worker.h"
 #include "replicas/mem.h"
-#include "replicas/url.h"
-#include "restore/list.h"
-#include "restore/restore.h"
-#include "support/sim_source.h"
+#include "support/sim_world.h"
 
-/* A simulated crash drops jobs and puts whose return would have freed what belongs to them: that memory is the dead machine's. */
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void) { return 1; }
-
-#define REPLICAS 3
+#define REPLICAS SIM_REPLICAS
 #define CAP (160u << 10)
 typedef unsigned long long ull;
 
-struct world {
-	struct ms_env *env;
-	struct sim_db *db;
-	struct ms_journal *journal;
-	struct ms_stream *stream;
-	struct ms_source *source;
-	struct ms_replica_spec spec[REPLICAS];
-	char store[REPLICAS][64], copy[REPLICAS][64], url[REPLICAS][80];
-	bool optional, copied[REPLICAS];
-	bool ended;
-	struct ms_err why;
-	uint64_t most, catchups, seed;
-};
-
-static void changed(void *arg, struct ms_stream *s) {
-	(void)arg;
-	(void)s;
-}
-
-static void ended(void *arg, struct ms_stream *s, const struct ms_err *err) {
-	struct world *w = arg;
-	(void)s;
-	w->ended = true;
-	w->why = *err;
-}
-
-static void purge(struct world *w) {
-	struct ms_err err = MS_ERR_INIT;
-	struct ms_journal_stats st;
-	if (!w->stream)
-		return;
-	ms_journal_get_stats(w->journal, &st);
-	w->most = st.total_bytes > w->most ? st.total_bytes : w->most;
-	if (ms_streams_purge(w->journal, &w->stream, 1, CAP, &err) != MS_OK)
-		cr_assert(ms_env_sim_is_down(w->env) || ms_env_sim_injected(w->env), "purge: %s", err.msg);
-}
-
-static void durable(void *arg, uint64_t seq, const struct ms_err *err) {
-	struct world *w = arg;
-	if (!w->stream)
-		return;
-	if (ms_streams_purge_pressed(w->journal, CAP))
-		purge(w);
-	ms_stream_durable(w->stream, seq, err);
-}
-
-static bool up(struct world *w) {
-	struct ms_err err = MS_ERR_INIT;
-	struct ms_journal_config jc = {.mode = MS_SYNC_FDATASYNC, .max_size_bytes = 64 << 10, .max_bytes = CAP};
-	if (ms_fs_mkdir_p(w->env, "/shadow/db/x", 0700, &err) != MS_OK || ms_journal_open(w->env, "/shadow/journal", &jc, &w->journal, &err) != MS_OK) {
-		cr_assert(ms_env_sim_is_down(w->env), "start: %s", err.msg);
-		return false;
-	}
-	ms_journal_set_hook(w->journal, durable, w);
-	struct ms_worker_config wc[REPLICAS];
-	char name[REPLICAS][16];
-	for (int i = 0; i < REPLICAS; i++) {
-		snprintf(name[i], sizeof name[i], "m%d", i);
-		wc[i] = (struct ms_worker_config){.name = name[i], .spec = &w->spec[i], .url = w->url[i], .required = i != 2 || !w->optional,
-						  .min_interval_us = 1000, .segment_bytes = 16 << 10};
-	}
-	struct ms_stream_config sc = {.name = "x", .path = "/x.db", .dir = "/shadow/db/x", .owner = "owner-a", .host = "h", .level = 1,
-				      .snapshot_share = 4.0, .probe_timeout_us = 50000, .workers = wc, .nworkers = REPLICAS, .authority = -1};
-	struct ms_stream_hooks hooks = {changed, ended, w};
-	w->source = sim_source_new(w->db);
-	if (ms_env_sim_pick(w->env, 2))
-		sim_source_step_limit(w->source, 1 + (unsigned)ms_env_sim_pick(w->env, 4));
-	enum ms_code rc = ms_stream_new(w->env, w->journal, w->source, &sc, &hooks, &w->stream, &err);
-	if (rc != MS_OK) {
-		cr_assert(ms_env_sim_is_down(w->env) || ms_env_sim_injected(w->env), "start: %s", err.msg);
-		w->source->ops->free(w->source);
-		ms_journal_free(w->journal);
-		w->journal = NULL;
-		return false;
-	}
-	ms_stream_start(w->stream);
-	return true;
-}
-
-static void count(struct world *w) {
-	struct ms_stream_status st;
-	if (!w->stream || ms_stream_get_status(w->stream, &st, NULL) != MS_OK)
-		return;
-	for (uint32_t i = 0; i < st.nworkers; i++)
-		w->catchups += st.workers[i].catchups;
-	ms_stream_status_release(&st);
-}
-
-static void down(struct world *w) {
-	count(w);
-	if (w->stream)
-		ms_stream_free(w->stream);
-	if (w->journal)
-		ms_journal_free(w->journal);
-	w->stream = NULL;
-	w->journal = NULL;
-}
-
-static bool caught_up(void *arg) {
-	struct world *w = arg;
-	return w->ended || (w->stream && ms_stream_caught_up(w->stream));
-}
-
-static void describe(struct world *w, char *text, size_t cap) {
-	struct ms_stream_status st;
-	if (ms_stream_get_status(w->stream, &st, NULL) != MS_OK)
-		return;
-	size_t n = (size_t)snprintf(text, cap, "state %s %s txid %llu", ms_stream_state_name(st.state), st.why, (ull)st.db.txid);
-	for (uint32_t i = 0; i < st.nworkers && n < cap; i++)
-		n += (size_t)snprintf(text + n, cap - n, "; %s %s txid %llu owed %llu pages %llu %s", st.workers[i].name, ms_worker_state_name(st.workers[i].state),
-				      (ull)st.workers[i].txid, (ull)st.workers[i].owed_commits, (ull)st.workers[i].owed_pages, st.workers[i].last_error);
-	ms_stream_status_release(&st);
-}
-
-static void settle(struct world *w) {
-	for (int i = 0; i < REPLICAS; i++)
-		ms_mem_clear_faults(w->store[i]);
-	ms_env_sim_clear_rules(w->env);
-	if (ms_env_sim_is_down(w->env)) {
-		down(w);
-		ms_env_sim_restart(w->env);
-	}
-	while (!w->stream) {
-		if (ms_env_sim_is_down(w->env)) {
-			down(w);
-			ms_env_sim_restart(w->env);
-		}
-		(void)up(w);
-	}
-	enum ms_sim_end end = MS_SIM_DONE;
-	for (int i = 0; i < 3; i++) {
-		ms_stream_poke(w->stream);
-		ms_env_sim_run_until(w->env, NULL, NULL, 2000000);
-		purge(w);
-		end = ms_env_sim_run_until(w->env, caught_up, w, 600000000);
-	}
-	char text[4000] = "";
-	describe(w, text, sizeof text);
-	cr_assert(end == MS_SIM_DONE && !w->ended, "seed %llu: not caught up: end %d %s %s", (ull)w->seed, end, w->ended ? w->why.msg : "", text);
-}
-
-static void world_init(struct world *w, uint64_t seed, uint32_t page_size, uint32_t pages) {
-	struct ms_err err = MS_ERR_INIT;
-	memset(w, 0, sizeof *w);
-	w->seed = seed;
-	ms_log_configure(2, getenv("MS_TEST_LOG") ? MS_LOG_DEBUG : MS_LOG_OFF, false);
-	w->env = ms_env_sim_new(seed);
-	cr_assert_eq(ms_replica_mem_register(&err), MS_OK);
-	for (int i = 0; i < REPLICAS; i++) {
-		snprintf(w->store[i], sizeof w->store[i], "o%llu-%d", (ull)seed, i);
-		snprintf(w->copy[i], sizeof w->copy[i], "o%llu-%d-copy", (ull)seed, i);
-		snprintf(w->url[i], sizeof w->url[i], "mem://o%llu-%d", (ull)seed, i);
-		cr_assert_eq(ms_url_parse(w->url[i], &w->spec[i], &err), MS_OK, "%s", err.msg);
-	}
-	w->db = sim_db_new(page_size, pages, seed);
-}
-
-static void world_release(struct world *w) {
-	down(w);
-	ms_env_sim_free(w->env);
-	for (int i = 0; i < REPLICAS; i++) {
-		ms_replica_spec_release(&w->spec[i]);
-		ms_mem_drop(w->store[i]);
-		ms_mem_drop(w->copy[i]);
-	}
-	sim_db_free(w->db);
-}
-
-/* ---- oracle ---- */
-
-static uint8_t *restore(struct world *w, unsigned from, unsigned n, const char *generation, uint64_t txid, size_t *ret_len, uint64_t *ret_txid,
-			struct ms_err *err) {
-	struct ms_restore_replica r[REPLICAS];
-	for (unsigned i = 0; i < n; i++)
-		r[i] = (struct ms_restore_replica){&w->spec[from + i], w->url[from + i]};
-	struct ms_restore_options o = {.replicas = r, .nreplicas = n, .path = "/out/x", .verify = MS_VERIFY_CHECKSUM, .force = true,
-				       .target = {.kind = txid ? MS_TARGET_TXID : MS_TARGET_NEWEST, .txid = txid, .generation = generation}};
-	struct ms_restore_result res;
-	struct ms_buf b;
-	*err = MS_ERR_INIT;
-	if (ms_fs_mkdir_p(w->env, "/out", 0700, err) != MS_OK || ms_restore_run(w->env, &o, &res, err) != MS_OK)
-		return NULL;
-	*ret_txid = res.position.txid;
-	ms_buf_init(&b, 64 << 20);
-	cr_assert_eq(ms_fs_read_file(w->env, "/out/x", &b, err), MS_OK);
-	*ret_len = b.len;
-	return b.data;
-}
-
-static bool equals(struct world *w, uint64_t commit, const uint8_t *data, size_t len) {
-	size_t want = (size_t)sim_db_pages(w->db, commit) * sim_db_page_size(w->db);
-	if (want != len)
-		return false;
-	uint8_t *image = malloc(want);
-	sim_db_image(w->db, commit, image);
-	bool same = memcmp(image, data, len) == 0;
-	free(image);
-	return same;
-}
-
-/* Every advertised txid of replicas [from, from + n); returns how many. */
-static unsigned check_replicas(struct world *w, unsigned from, unsigned n) {
-	struct ms_restore_replica r[REPLICAS];
-	struct ms_err err = MS_ERR_INIT;
-	struct ms_list list = {0};
-	size_t len;
-	uint64_t got, commit = sim_db_latest(w->db);
-	unsigned checked = 0;
-	uint8_t *p = restore(w, from, n, NULL, 0, &len, &got, &err);
-	cr_assert(p, "seed %llu replica %u+%u: newest: %s", (ull)w->seed, from, n, err.msg);
-	cr_assert(equals(w, commit, p, len), "seed %llu replica %u+%u: the newest state (txid %llu) is not the database", (ull)w->seed, from, n, (ull)got);
-	free(p);
-	for (unsigned i = 0; i < n; i++)
-		r[i] = (struct ms_restore_replica){&w->spec[from + i], w->url[from + i]};
-	struct ms_list_options o = {.replicas = r, .nreplicas = n};
-	cr_assert_eq(ms_list_run(w->env, &o, &list, &err), MS_OK, "%s", err.msg);
-	for (size_t g = list.n; g-- > 0;) {
-		const struct ms_list_generation *d = &list.generations[g];
-		commit = sim_db_latest(w->db);
-		for (size_t k = d->nranges; k-- > 0;) {
-			for (uint64_t txid = d->ranges[k].to_txid; txid >= d->ranges[k].from_txid && txid; txid--) {
-				p = restore(w, from, n, d->id.s, txid, &len, &got, &err);
-				cr_assert(p, "seed %llu replica %u+%u: generation %s txid %llu is advertised, but: %s", (ull)w->seed, from, n, d->id.s, (ull)txid, err.msg);
-				while (!equals(w, commit, p, len)) {
-					cr_assert(commit > 0, "seed %llu replica %u+%u: generation %s txid %llu restores to a state that the database never had in this order",
-						  (ull)w->seed, from, n, d->id.s, (ull)txid);
-					commit--;
-				}
-				free(p);
-				checked++;
-			}
-		}
-		for (size_t k = 0; k < d->nfolds; k++) {
-			p = restore(w, from, n, d->id.s, d->folds[k].first_txid, &len, &got, &err);
-			cr_assert(!p && err.code == MS_ENOTRESTORABLE, "seed %llu: txid %llu is within a catch-up, but restores, or fails with: %s", (ull)w->seed,
-				  (ull)d->folds[k].first_txid, err.msg);
-		}
-	}
-	ms_list_release(&list);
-	return checked;
-}
-
-static void check_all(struct world *w) {
-	for (unsigned i = 0; i < REPLICAS; i++)
-		check_replicas(w, i, 1);
-	check_replicas(w, 0, REPLICAS);
+static void begin(struct sim_world *w, uint64_t seed, uint32_t page_size, uint32_t pages) {
+	sim_world_init(w, seed, REPLICAS, page_size, pages);
+	w->cap = CAP;
+	w->snapshot_share = 4.0;
+	w->segment_bytes = 16 << 10;
 }
 
 /* ---- histories ---- */
 
-static void gone(struct world *w, int i, int times, bool lose) {
+static void gone(struct sim_world *w, int i, int times, bool lose) {
 	ms_mem_fault(w->store[i], &(struct ms_mem_fault){.ops = MS_MEM_ALL, .times = times, .code = MS_ERETRY, .lose_response = lose});
 }
 
-static void load(struct world *w, unsigned commits) {
-	for (unsigned k = 0; k < commits; k++) {
-		sim_db_commit(w->db, 1 + k % 4);
-		ms_stream_poke(w->stream);
-		ms_env_sim_run_until(w->env, NULL, NULL, 3000);
-	}
-}
-
-static struct ms_worker_status status_of(struct world *w, unsigned i) {
-	struct ms_stream_status st;
-	cr_assert_eq(ms_stream_get_status(w->stream, &st, NULL), MS_OK);
-	struct ms_worker_status s = st.workers[i];
-	ms_stream_status_release(&st);
-	return s;
-}
-
 Test(outage_sim, one_replica_down_past_the_cap, .timeout = 300) {
-	struct world w;
-	world_init(&w, 3, 4096, 60);
-	cr_assert(up(&w));
-	settle(&w);
-	load(&w, 20);
-	settle(&w);
-	uint64_t before = status_of(&w, 1).txid;
+	struct sim_world w;
+	begin(&w, 3, 4096, 60);
+	cr_assert(sim_world_up(&w));
+	sim_world_settle(&w);
+	sim_world_load(&w, 20);
+	sim_world_settle(&w);
+	uint64_t before = sim_world_replica(&w, 1).txid;
 	gone(&w, 1, -1, false);
 	for (int i = 0; i < 25; i++) {
-		load(&w, 10);
-		struct ms_worker_status st = status_of(&w, 0);
-		struct ms_stream_status s;
-		cr_assert_eq(ms_stream_get_status(w.stream, &s, NULL), MS_OK);
+		sim_world_load(&w, 10);
+		struct ms_worker_status st = sim_world_replica(&w, 0);
+		struct ms_stream_status s = sim_world_status(&w);
 		cr_expect_eq(s.state, MS_STREAM_FOLLOWING);
 		cr_expect_eq(s.catchups, 0, "the database was let go");
 		cr_expect_leq(s.db.txid - st.txid, 10, "the other replica is delayed");
-		ms_stream_status_release(&s);
 	}
-	struct ms_worker_status st = status_of(&w, 1);
+	struct ms_worker_status st = sim_world_replica(&w, 1);
 	cr_expect_gt(st.owed_commits, 150);
 	cr_expect_eq(st.txid, before);
 	cr_expect_leq(w.most, CAP);
-	settle(&w);
-	st = status_of(&w, 1);
+	sim_world_settle(&w);
+	st = sim_world_replica(&w, 1);
 	cr_expect_eq(st.catchups, 1, "%llu", (ull)st.catchups);
 	cr_expect_eq(st.folded_first, before + 1, "%llu to %llu, not from %llu", (ull)st.folded_first, (ull)st.folded_last, (ull)before + 1);
 	cr_expect_eq(st.snapshots, 1, "it was brought to the present without a new snapshot");
-	cr_expect_eq(status_of(&w, 0).catchups, 0);
+	cr_expect_eq(sim_world_replica(&w, 0).catchups, 0);
 	uint64_t folded = st.folded_last;
-	load(&w, 20);
-	settle(&w);
+	sim_world_load(&w, 20);
+	sim_world_settle(&w);
 	/* The replica that was never away holds everything, the other all but what was folded. */
-	unsigned all = check_replicas(&w, 0, 1), part = check_replicas(&w, 1, 1);
+	unsigned all = sim_world_check(&w, 0, 1), part = sim_world_check(&w, 1, 1);
 	cr_expect_eq(all - part, folded - before - 1);
-	cr_expect_eq(check_replicas(&w, 0, REPLICAS), all, "together they hold every commit");
-	world_release(&w);
+	cr_expect_eq(sim_world_check(&w, 0, REPLICAS), all, "together they hold every commit");
+	sim_world_release(&w);
+}
+
+static bool is_folded(void *arg) { return sim_world_replica(arg, 1).catchups > 0; }
+
+/* Its segments stayed out while a snapshot came: that one lies within the catch-up, and nothing leads on from it. */
+static void snapshot_within(uint64_t seed, bool killed) {
+	struct sim_world w;
+	begin(&w, seed, 1024, 60);
+	w.snapshot_share = 0; /* none but those that are asked for */
+	cr_assert(sim_world_up(&w));
+	sim_world_settle(&w);
+	sim_world_load(&w, 20);
+	sim_world_settle(&w);
+	ms_mem_fault(w.store[1], &(struct ms_mem_fault){.ops = MS_MEM_PUT, .name_has = "/segments/", .times = -1, .code = MS_ERETRY});
+	for (int i = 0; i < 5; i++)
+		sim_db_commit(w.db, 2);
+	ms_stream_snapshot(w.stream, NULL, NULL); /* before it is known to fail */
+	sim_world_load(&w, 250);
+	uint64_t within = sim_world_replica(&w, 1).last_snapshot_txid;
+	cr_assert(within > 21 && sim_world_replica(&w, 1).owed_first <= within && sim_world_replica(&w, 1).owed_last > within);
+	ms_mem_clear_faults(w.store[1]);
+	cr_assert_eq(ms_env_sim_run_until(w.env, is_folded, &w, 60000000), MS_SIM_DONE);
+	uint64_t end = sim_world_replica(&w, 1).folded_last;
+	cr_assert_lt(sim_world_replica(&w, 1).last_snapshot_txid, end);
+	sim_world_check(&w, 1, 1); /* from the older snapshot */
+	if (killed)
+		sim_world_die(&w, false);
+	sim_world_settle(&w);
+	cr_expect_geq(sim_world_replica(&w, 1).last_snapshot_txid, end, "no new snapshot was asked for");
+	sim_world_check_all(&w);
+	sim_world_release(&w);
+}
+
+Test(outage_sim, a_snapshot_within_a_catch_up_is_replaced_at_once, .timeout = 100) {
+	snapshot_within(4, false);
+	snapshot_within(5, true);
+}
+
+/* A backend that settles late does not hold the journal beyond its cap; and what it then loses comes back as a catch-up. */
+static void late_settling(uint64_t seed, bool loses, bool killed) {
+	struct sim_world w;
+	begin(&w, seed, 1024, 60);
+	w.snapshot_share = 0;
+	ms_mem_set_settle(w.store[1], 3600 * INT64_C(1000000));
+	cr_assert(sim_world_up(&w));
+	sim_world_settle(&w);
+	for (int i = 0; i < 2; i++) {
+		sim_world_load(&w, 50);
+		sim_world_settle(&w);
+		if (!i)
+			ms_mem_copy(w.copy[1], w.store[1]);
+	}
+	uint64_t held = 51;
+	for (int i = 0; i < 8; i++) {
+		sim_world_load(&w, 50);
+		ms_env_sim_run_until(w.env, NULL, NULL, 10000);
+		cr_expect_eq(sim_world_status(&w).catchups, 0, "the database was let go");
+		cr_expect_eq(sim_world_status(&w).state, MS_STREAM_FOLLOWING);
+	}
+	cr_expect_leq(w.most, CAP);
+	struct ms_journal_stats js;
+	ms_journal_get_stats(w.journal, &js);
+	struct ms_worker_status st = sim_world_replica(&w, 1);
+	cr_expect_lt(st.settled_txid, 100);
+	cr_expect_gt(js.first_seq, 200);
+	cr_expect(st.catchups == 0 && st.owed_commits == 0, "commits of a replica that was never away were folded");
+	if (killed)
+		sim_world_die(&w, seed % 2);
+	if (loses) {
+		ms_mem_copy(w.store[1], w.copy[1]);
+		if (!killed)
+			ms_mem_fault(w.store[1], &(struct ms_mem_fault){.ops = MS_MEM_PUT, .name_has = "/segments/", .times = 1, .code = MS_ERETRY});
+		else
+			cr_assert(sim_world_up(&w));
+		sim_world_load(&w, 1);
+		cr_assert_eq(ms_env_sim_run_until(w.env, is_folded, &w, 60000000), MS_SIM_DONE);
+		st = sim_world_replica(&w, 1);
+		cr_expect_eq(st.folded_first, held + 1, "%llu", (ull)st.folded_first);
+		cr_expect_eq(st.snapshots, !killed, "a snapshot in the place of a catch-up");
+	}
+	sim_world_settle(&w);
+	unsigned all = sim_world_check(&w, 0, 1), part = sim_world_check(&w, 1, 1);
+	cr_expect_eq(all - part, loses ? st.folded_last - held - 1 : 0);
+	sim_world_check_all(&w);
+	sim_world_release(&w);
+}
+
+Test(outage_sim, a_backend_that_settles_late_does_not_hold_the_journal, .timeout = 200) {
+	late_settling(6, false, false);
+	late_settling(7, true, false);
+	late_settling(8, true, true);
+	late_settling(9, true, true);
+}
+
+/* Away since before the start, and the database begins another generation meanwhile: only a snapshot brings it on, so nothing is kept for it. */
+Test(outage_sim, a_replica_that_is_not_claimed_does_not_hold_the_journal, .timeout = 100) {
+	struct sim_world w;
+	begin(&w, 10, 1024, 60);
+	cr_assert(sim_world_up(&w));
+	sim_world_settle(&w);
+	sim_world_load(&w, 20);
+	sim_world_settle(&w);
+	gone(&w, 1, -1, false);
+	sim_world_load(&w, 10);
+	sim_world_die(&w, false);
+	sim_db_go_back(w.db, sim_db_latest(w.db) - 3);
+	w.went_back = true;
+	cr_assert(sim_world_up(&w));
+	ms_env_sim_run_until(w.env, NULL, NULL, 1000000);
+	for (int i = 0; i < 30; i++) {
+		sim_world_load(&w, 10);
+		cr_expect_neq(sim_world_status(&w).state, MS_STREAM_BLOCKED);
+	}
+	cr_expect_eq(sim_world_replica(&w, 1).state, MS_WORKER_RETRYING);
+	struct ms_journal_stats js;
+	ms_journal_get_stats(w.journal, &js);
+	cr_expect_gt(js.first_seq, 100, "the journal is kept from entry %llu on", (ull)js.first_seq);
+	cr_expect_leq(w.most, CAP);
+	sim_world_settle(&w);
+	sim_world_check_all(&w);
+	sim_world_release(&w);
+}
+
+/* The catch-up is there, the cursor behind it could not be saved: what is owed is not forgotten before it is. */
+Test(outage_sim, what_is_owed_stays_until_the_cursor_is_durable, .timeout = 100) {
+	for (int power = 0; power < 2; power++) {
+		struct sim_world w;
+		begin(&w, 12 + (uint64_t)power, 1024, 60);
+		w.snapshot_share = 0;
+		cr_assert(sim_world_up(&w));
+		sim_world_settle(&w);
+		sim_world_load(&w, 20);
+		sim_world_settle(&w);
+		gone(&w, 1, -1, false);
+		sim_world_load(&w, 250);
+		cr_assert_gt(sim_world_replica(&w, 1).owed_commits, 150);
+		ms_env_sim_fail(w.env, MS_SIM_RENAME, "cursor-m1", 1, 0, EIO);
+		ms_mem_clear_faults(w.store[1]);
+		cr_assert_eq(ms_env_sim_run_until(w.env, is_folded, &w, 60000000), MS_SIM_DONE);
+		uint64_t end = sim_world_replica(&w, 1).folded_last;
+		ms_env_sim_run_until(w.env, NULL, NULL, 30000);
+		sim_world_load(&w, 3);
+		ms_env_sim_clear_rules(w.env);
+		sim_world_die(&w, power);
+		sim_world_settle(&w);
+		struct ms_worker_status st = sim_world_replica(&w, 1);
+		cr_expect_eq(st.snapshots, 0, "a snapshot, although the catch-up is there");
+		cr_expect_geq(st.txid, end);
+		sim_world_check_all(&w);
+		sim_world_release(&w);
+	}
 }
 
 /* kill -9 and power loss at every stage of an outage and of its end. */
 static void restarts(uint64_t seed, bool power) {
-	struct world w;
-	world_init(&w, seed, 1024, 60);
-	cr_assert(up(&w));
-	settle(&w);
+	struct sim_world w;
+	begin(&w, seed, 1024, 60);
+	cr_assert(sim_world_up(&w));
+	sim_world_settle(&w);
 	gone(&w, 1, -1, false);
 	for (int round = 0; round < 12; round++) {
-		while (!w.stream && !up(&w))
+		while (!w.stream && !sim_world_up(&w))
 			if (ms_env_sim_is_down(w.env))
 				ms_env_sim_restart(w.env);
 		if (round == 6)
 			ms_mem_clear_faults(w.store[1]);
-		load(&w, 25);
+		sim_world_load(&w, 25);
 		if (power)
 			ms_env_sim_crash_at(w.env, MS_SIM_ANY, NULL, 1 + ms_env_sim_pick(w.env, 200));
 		ms_env_sim_run_until(w.env, NULL, NULL, 20000 + ms_env_sim_pick(w.env, 100000));
-		if (!ms_env_sim_is_down(w.env))
-			ms_env_sim_kill(w.env);
-		down(&w);
-		ms_env_sim_restart(w.env);
+		sim_world_die(&w, false);
 	}
-	settle(&w);
-	check_all(&w);
-	world_release(&w);
+	sim_world_settle(&w);
+	sim_world_check_all(&w);
+	sim_world_release(&w);
 }
 
 Test(outage_sim, restarts_while_owing, .timeout = 400) {
@@ -368,70 +248,110 @@ Test(outage_sim, restarts_while_owing, .timeout = 400) {
 		restarts(seed, seed % 2);
 }
 
+#define SETTLE 3000000u
+
+/* What a backend has acknowledged and may lose: everything since a copy that is not older than its settle time. */
+struct backend {
+	bool settles, copied;
+	uint64_t copied_us;
+};
+
+static uint64_t now_us(struct sim_world *w) { return (uint64_t)ms_env_now_us(w->env); }
+
+static void backend_crash(struct sim_world *w, struct backend *b, unsigned r) {
+	if (!b->copied || now_us(w) - b->copied_us >= SETTLE)
+		return;
+	ms_mem_copy(w->store[r], w->copy[r]);
+	/* Its connections are gone too. */
+	ms_mem_fault(w->store[r], &(struct ms_mem_fault){.ops = MS_MEM_GET | MS_MEM_LIST, .times = 1, .code = MS_ERETRY});
+	ms_mem_fault(w->store[r], &(struct ms_mem_fault){.ops = MS_MEM_PUT, .name_has = "/segments/", .times = 1, .code = MS_ERETRY});
+}
+
+/* Away, and back with an older copy, or empty. */
+static void comes_back_with_less(struct sim_world *w, const struct backend *b, unsigned r) {
+	gone(w, (int)r, -1, false);
+	sim_db_commit(w->db, 1);
+	if (w->stream)
+		ms_stream_poke(w->stream);
+	ms_env_sim_run_until(w->env, NULL, NULL, 100000);
+	if (b->copied)
+		ms_mem_copy(w->store[r], w->copy[r]);
+	else
+		ms_mem_wipe(w->store[r]);
+}
+
 static uint64_t random_history(uint64_t seed) {
-	struct world w;
-	world_init(&w, seed, seed % 2 ? 512 : 4096, 20 + (uint32_t)(seed % 60));
+	struct sim_world w;
+	struct backend b[REPLICAS] = {0};
+	/* All pages as one catch-up of the database fit into the journal. */
+	begin(&w, seed, seed % 2 ? 512 : 2048, 20 + (uint32_t)(seed % (seed % 2 ? 60 : 20)));
 	w.optional = seed % 3 == 0;
-	bool alive = up(&w);
-	unsigned lost = 0;
+	if (seed % 5 == 2) {
+		w.snapshot_retention_us = 4000000;
+		w.check_interval_us = 1000000;
+		w.removal_grace_us = 500000;
+	}
+	for (unsigned r = 0; r < REPLICAS; r++) {
+		b[r].settles = seed % 4 == 1 && r != 1;
+		ms_mem_set_settle(w.store[r], b[r].settles ? SETTLE : 0);
+	}
+	bool alive = sim_world_up(&w), lost = false;
 	for (int i = 0; i < 120; i++) {
 		uint64_t dice = ms_env_sim_pick(w.env, 100);
-		int r = (int)ms_env_sim_pick(w.env, REPLICAS);
+		unsigned r = (unsigned)ms_env_sim_pick(w.env, REPLICAS);
 		if (ms_env_sim_is_down(w.env)) {
-			down(&w);
+			sim_world_die(&w, false);
 			alive = false;
-			ms_env_sim_restart(w.env);
 		}
 		if (!alive)
-			alive = up(&w);
+			alive = sim_world_up(&w);
 		if (dice < 50) {
 			for (uint64_t k = 1 + ms_env_sim_pick(w.env, 12); k; k--)
 				sim_db_commit(w.db, 1 + (uint32_t)ms_env_sim_pick(w.env, 8));
-			if (alive && w.stream)
+			if (alive)
 				ms_stream_poke(w.stream);
 		} else if (dice < 53) {
 			sim_db_cut_log(w.db);
 		} else if (dice < 60) {
-			gone(&w, r, -1, false);
-		} else if (dice < 68) {
-			gone(&w, r, 1 + (int)ms_env_sim_pick(w.env, 3), dice % 2);
+			gone(&w, (int)r, -1, false);
+		} else if (dice < 67) {
+			gone(&w, (int)r, 1 + (int)ms_env_sim_pick(w.env, 3), dice % 2);
+		} else if (dice < 68) { /* its segments stay out, while its snapshots come */
+			ms_mem_fault(w.store[r], &(struct ms_mem_fault){.ops = MS_MEM_PUT, .name_has = "/segments/", .times = -1, .code = MS_ERETRY});
 		} else if (dice < 76) {
 			ms_mem_clear_faults(w.store[r]);
 		} else if (dice < 80) {
 			ms_env_sim_crash_at(w.env, ms_env_sim_pick(w.env, 3) ? MS_SIM_ANY : MS_SIM_FDATASYNC, NULL, 1 + ms_env_sim_pick(w.env, 60));
 		} else if (dice < 84 && alive) {
 			ms_env_sim_kill(w.env);
-		} else if (dice < 86 && !(seed % 4)) {
+		} else if (dice < 86 && (b[r].settles || !(seed % 4))) {
 			ms_mem_copy(w.copy[r], w.store[r]);
-			w.copied[r] = true;
-		} else if (dice < 88 && (w.copied[r] || !(seed % 5))) { /* away, and back with an older copy, or empty */
-			gone(&w, r, -1, false);
-			sim_db_commit(w.db, 1);
-			if (alive && w.stream)
-				ms_stream_poke(w.stream);
-			ms_env_sim_run_until(w.env, NULL, NULL, 100000);
-			if (w.copied[r])
-				ms_mem_copy(w.store[r], w.copy[r]);
-			else
-				ms_mem_wipe(w.store[r]);
-			lost |= 1u << r;
-		} else if (alive && w.stream) {
-			purge(&w);
+			b[r].copied = true;
+			b[r].copied_us = now_us(&w);
+		} else if (dice < 88 && b[r].settles) {
+			backend_crash(&w, &b[r], r);
+			lost = true;
+		} else if (dice < 88 && seed % 4 != 1 && (b[r].copied || !(seed % 5))) {
+			comes_back_with_less(&w, &b[r], r);
+			lost = true;
+		} else if (dice < 90 && alive) {
+			ms_stream_snapshot(w.stream, NULL, NULL);
+		} else if (alive) {
+			sim_world_purge(&w);
 		}
-		ms_env_sim_run_until(w.env, NULL, NULL, ms_env_sim_pick(w.env, 60000));
+		ms_env_sim_run_until(w.env, NULL, NULL, ms_env_sim_pick(w.env, dice % 10 ? 60000 : 2 * SETTLE));
 		cr_assert(!w.ended, "seed %llu: ended: %s", (ull)seed, w.why.msg);
 	}
-	settle(&w);
-	count(&w);
-	if (lost) { /* one that was idle when it came back is looked at with the next commit */
+	sim_world_settle(&w);
+	if (lost) { /* one that was idle when it came back is looked at with the next commit, or a settle time later */
+		ms_env_sim_run_until(w.env, NULL, NULL, 3 * SETTLE);
 		sim_db_commit(w.db, 1);
-		settle(&w);
+		sim_world_settle(&w);
 	}
-	check_all(&w);
+	sim_world_check_all(&w);
 	cr_expect_leq(w.most, CAP, "seed %llu: the journal took %llu bytes", (ull)seed, (ull)w.most);
-	uint64_t n = w.catchups;
-	world_release(&w);
-	return n;
+	sim_world_release(&w);
+	return w.catchups;
 }
 
 Test(outage_sim, random_histories, .timeout = 500) {
