@@ -132,7 +132,9 @@ static void submit(struct ms_worker *w, enum ms_task_kind kind) {
 	t->catchup = w->catchup;
 	t->catchup_part = w->catchup_part;
 	t->catchup_taken = t->less = false;
-	t->check = w->retry.failures > 0;
+	t->troubles = w->troubles;
+	t->check = w->troubles != w->troubles_seen;
+	t->seen = false;
 	t->saved = false;
 	t->settles_at_once = w->phase == MS_PHASE_SHIPPING && w->caps.settle_us <= 0;
 	t->save_version = w->save_version;
@@ -377,6 +379,8 @@ static void task_ok(struct ms_worker *w, struct ms_task *t) {
 			w->st.last_error[0] = '\0';
 	}
 	saved(w, t);
+	if (t->seen || t->kind == MS_TASK_CLAIM)
+		w->troubles_seen = t->troubles;
 	switch (t->kind) {
 	case MS_TASK_PROBE:
 		if (w->phase == MS_PHASE_PROBING)

@@ -196,6 +196,7 @@ enum ms_code ms_task_check(struct ms_worker *w, struct ms_task *t, struct ms_rep
 	bool base = strcmp(t->snapshot_generation.s, c->generation.s) != 0 || !ms_view_lacks_snapshot(&v, c);
 	/* A newer head of another generation is somebody else's, and met at the next put. */
 	bool there = v.has_head && v.head.number >= c->head_number && ((holds && base) || strcmp(v.head.generation.s, c->generation.s) != 0);
+	t->seen = there;
 	if (!there) {
 		const struct ms_dbstate *has = c->segment_first ? &v.segments : &v.tail;
 		t->less = true;

@@ -94,8 +94,9 @@ struct ms_task {
 	/* what the journal no longer keeps for the cursor; next_seq 0: nothing. folds: of the worker at submit. */
 	struct ms_owed_info owed;
 	uint64_t folds;
-	/* ship, catch-up: the replica has been away; does it still hold what the cursor says? less: it does not. */
-	bool check, less;
+	/* ship, catch-up: the replica has been away; does it still hold what the cursor says? It does (seen), or less. */
+	bool check, seen, less;
+	uint64_t troubles;
 	/* catch-up */
 	const struct ms_catchup_part *catchup;
 	uint32_t catchup_part; /* number that the next object takes */
@@ -175,6 +176,8 @@ struct ms_worker {
 	bool main_busy;
 	struct ms_task task;
 	struct ms_retry retry;
+	/* Calls that failed, all told, and when the replica was last seen to hold what the cursor says. Whatever else succeeds does not tell that. */
+	uint64_t troubles, troubles_seen;
 	uint64_t retry_at_us; /* monotonic; 0 none */
 	struct ms_timer *timer, *probe_timer, *stop_timer;
 	uint64_t last_segment_us; /* monotonic start of the last put of a segment, 0 none */

@@ -72,6 +72,7 @@ void ms_worker_note_error(struct ms_worker *w, const struct ms_err *err) {
 
 void ms_worker_note_failure(struct ms_worker *w, uint64_t *since_us, const struct ms_err *err) {
 	ms_worker_note_error(w, err);
+	w->troubles++;
 	w->st.failing_code = err->code;
 	if (!*since_us)
 		*since_us = ms_worker_mono_us(w);

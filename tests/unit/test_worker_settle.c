@@ -230,6 +230,26 @@ Test(worker_settle, a_snapshot_that_is_lost_is_replaced) {
 	expect_all();
 }
 
+/* It came back with an older copy, and what was asked of it first (a retention plan) says nothing about that. */
+Test(worker_settle, a_failure_is_followed_by_a_look_whatever_succeeds_before) {
+	struct ms_mem_counts before, after;
+	ms_mem_set_settle("s0", 0);
+	restart();
+	commits(3);
+	ms_mem_copy("synced", "s0");
+	commits(3);
+	ms_mem_fault("s0", &(struct ms_mem_fault){.ops = MS_MEM_LIST, .times = 1, .code = MS_ERETRY});
+	ms_worker_prune_now(a.workers[0].w);
+	wrig_run(&a, NULL, NULL, SECOND / 100);
+	ms_mem_copy("s0", "synced");
+	ms_mem_counts("s0", &before);
+	wrig_run(&a, NULL, NULL, 30 * SECOND);
+	ms_mem_counts("s0", &after);
+	cr_assert_gt(after.lists, before.lists, "no plan was made");
+	commits(2);
+	expect_all();
+}
+
 Test(worker_settle, a_cursor_without_a_settled_position_keeps_the_journal_for_a_settle_time) {
 	struct ms_cursor c = {0};
 	struct ms_err err = MS_ERR_INIT;
