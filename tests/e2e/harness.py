@@ -12,10 +12,15 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
+
+SUPPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support")
+sys.path.insert(0, SUPPORT)
+from ports import free_port  # noqa: E402, F401: for the suites
 
 BUILD = os.path.abspath(os.environ.get("MS_BUILD_DIR", os.path.join(os.path.dirname(__file__), "..", "..", "build")))
 BIN = os.path.join(BUILD, "bin")

@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -10,7 +9,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-from harness import BIN, Case, SLOW, from_rfc3339, rfc3339, sha256
+from harness import BIN, Case, SLOW, free_port, from_rfc3339, rfc3339, sha256
 
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 
@@ -249,9 +248,7 @@ class Output(Case):
 class Metrics(Case):
     def test_metrics_and_healthz(self):
         self.seed()
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
+        port = free_port()
         with open(self.path("c.yml"), "w") as f:
             f.write(f"shadowDir: {self.shadow}\nmetrics: {{address: '127.0.0.1:{port}'}}\ndataLossWindowThreshold: 1s\n"
                     f"databases:\n  - path: {self.db}\n    replicas: [{{url: '{self.url}'}}]\n")

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from harness import Case, SLOW
+from harness import Case, SLOW, free_port
 
 
 def find_server():
@@ -21,9 +21,7 @@ class Server:
     def __init__(self, case):
         self.dir = case.path("nats")
         os.makedirs(self.dir)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         self.process = None
         self.configure("")
         self.start()

@@ -2,17 +2,14 @@
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import unittest
 
-from harness import Case, SLOW
+from harness import Case, SLOW, SUPPORT, free_port
 
-SUPPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support")
-sys.path.insert(0, SUPPORT)
-from s3 import S3  # noqa: E402
+from s3 import S3
 
 ACCESS, SECRET = "migstreamtest", "migstream-test-secret"
 
@@ -70,9 +67,7 @@ class S3Case(Case):
         return path
 
     def real(self, kind):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
+        port = free_port()
         server = Server(self, "s3server", kind, port, self.path("server"))
         self.url = f"s3://test/deep/app?endpoint={server.endpoint}"
         self.client = S3(server.endpoint, ACCESS, SECRET)

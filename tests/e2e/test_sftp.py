@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 
-from harness import Case, SLOW
+from harness import Case, SLOW, free_port
 
 NOBODY = 65534
 
@@ -32,9 +32,7 @@ class Server:
         self.program = shutil.copy(find_sshd(), self.dir)
         self.uid = os.geteuid() or NOBODY
         self.user = subprocess.run(["id", "-un", str(self.uid)], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         for name in ("host", "id"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.path(name)], check=True)
         shutil.copy(self.path("id.pub"), self.path("authorized_keys"))

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/ports.h"
 #include "support/skip.h"
 #include "support/tmpdir.h"
 
@@ -78,16 +79,6 @@ int nats_peer(char *ret, size_t cap, const char *fmt, ...) {
 		ret[n] = '\0';
 	int status = pclose(f);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
-
-int nats_free_port(void) {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) || getsockname(fd, (struct sockaddr *)&a, &n))
-		die("bind", "127.0.0.1");
-	close(fd);
-	return ntohs(a.sin_port);
 }
 
 static bool answers(int port) {
@@ -154,7 +145,7 @@ static void write_conf(struct nats_server *s, const char *more) {
 }
 
 void nats_server_start(struct nats_server *s, const char *config) {
-	*s = (struct nats_server){.port = nats_free_port()};
+	*s = (struct nats_server){.port = ms_test_port()};
 	write_conf(s, config);
 	launch(s);
 	wait_up(s);
@@ -177,7 +168,7 @@ void nats_server_kill(struct nats_server *s) {
 void nats_cluster_start(struct nats_server s[3]) {
 	char config[600];
 	for (int i = 0; i < 3; i++)
-		s[i] = (struct nats_server){.port = nats_free_port(), .route_port = nats_free_port()};
+		s[i] = (struct nats_server){.port = ms_test_port(), .route_port = ms_test_port()};
 	for (int i = 0; i < 3; i++) {
 		snprintf(config, sizeof config,
 			 "server_name: n%d\ncluster { name: c, listen: 127.0.0.1:%d, routes: [nats://127.0.0.1:%d, nats://127.0.0.1:%d, nats://127.0.0.1:%d] }", i,

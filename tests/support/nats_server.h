@@ -23,7 +23,6 @@ bool nats_server_use_new(const char *what_is_skipped);
 bool nats_peer_available(const char *what_is_skipped);
 /* Runs it with these shell words; its standard output, cut at cap, goes to ret. Returns its exit code. */
 int nats_peer(char *ret, size_t cap, const char *args, ...) __attribute__((format(printf, 3, 4)));
-int nats_free_port(void);
 /* config: what follows "listen" and "jetstream" in the configuration file; NULL: nothing. Returns when the port answers. */
 void nats_server_start(struct nats_server *s, const char *config);
 void nats_server_again(struct nats_server *s); /* with the same configuration and data */

@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/ports.h"
+
 #define NOBODY 65534
 
 static void die(const char *what) {
@@ -69,16 +71,6 @@ void ms_sshd_sh(const struct ms_sshd *s, const char *fmt, ...) {
 	snprintf(whole, sizeof whole, "cd '%s' && { %s; }", s->dir, command);
 	if (system(whole) != 0)
 		die(command);
-}
-
-static unsigned free_port(void) {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-	socklen_t n = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) || getsockname(fd, (struct sockaddr *)&a, &n))
-		die("free port");
-	close(fd);
-	return ntohs(a.sin_port);
 }
 
 static bool answers(unsigned port) {
@@ -138,7 +130,7 @@ static void run(struct ms_sshd *s) {
 void ms_sshd_start(struct ms_sshd *s, const char *tmp, bool privileged, const char *config) {
 	char path[600], found[500];
 	struct passwd *pw;
-	*s = (struct ms_sshd){.privileged = privileged, .port = free_port()};
+	*s = (struct ms_sshd){.privileged = privileged, .port = (unsigned)ms_test_port()};
 	snprintf(s->dir, sizeof s->dir, "%.300s/sshd", tmp);
 	snprintf(s->store, sizeof s->store, "%s/store", s->dir);
 	s->uid = privileged ? 4711 : geteuid() ? geteuid() : NOBODY;
