@@ -56,14 +56,14 @@ int64_t ms_sim_wall_us(struct ms_sim *s) {
 
 static int64_t sim_now_us(struct ms_env *env) {
 	spend(ms_sim_of(env), CLOCK_NS);
-	return ms_sim_wall_us(ms_sim_of(env));
+	return ms_sim_wall_us(ms_sim_of(env)) + (int64_t)(ms_sim_of(env)->slept_ns / 1000);
 }
 
 static uint64_t sim_mono_ns(struct ms_env *env) {
 	struct ms_sim *s = ms_sim_of(env);
 
 	spend(s, CLOCK_NS);
-	return s->t_ns - s->boot_ns + BOOT_NS;
+	return s->t_ns + s->slept_ns - s->boot_ns + BOOT_NS;
 }
 
 static void sim_random(struct ms_env *env, void *buf, size_t n) {
@@ -74,7 +74,14 @@ static void sim_random(struct ms_env *env, void *buf, size_t n) {
 }
 
 static void sim_sleep_us(struct ms_env *env, uint64_t us) {
-	spend(ms_sim_of(env), us * 1000);
+	struct ms_sim *s = ms_sim_of(env);
+
+	if (s->in_job && s->jobs_sleep_apart) {
+		s->slept_ns += us * 1000;
+		spend(s, 0);
+	} else {
+		spend(s, us * 1000);
+	}
 }
 
 /* --- timers ---------------------------------------------------------------------------------------------------------- */
@@ -176,11 +183,17 @@ static void run_event(struct ms_sim *s, size_t at) {
 	case MS_SIM_JOB: {
 		bool wants_done = e.job->done != NULL; /* without one the job may be gone after run() */
 
+		s->in_job = true;
+		s->slept_ns = 0;
 		e.job->run(e.job->arg);
+		uint64_t slept = s->slept_ns;
+		s->in_job = false;
+		s->slept_ns = 0;
 		if (!wants_done || epoch != s->epoch)
 			break;
 		e.kind = MS_SIM_FINISHED;
-		e.at_ns = s->t_ns + ms_sim_below(&s->sched, s->job_delay_us + 1) * 1000;
+		e.asleep_until_ns = s->t_ns + slept;
+		e.at_ns = s->t_ns + slept + ms_sim_below(&s->sched, s->job_delay_us + 1) * 1000;
 		add_event(s, e);
 	}
 	}
@@ -188,21 +201,26 @@ static void run_event(struct ms_sim *s, size_t at) {
 
 /* Whether the event may be the next of its lane: threads take jobs in order, and each is busy with one at most. `seen` counts
  * jobs and finished jobs of the lanes before it. */
-static bool may_run(const struct ms_sim *s, const struct ms_sim_event *e, unsigned seen[2][MS_LANE_COUNT]) {
+static bool may_run(const struct ms_sim *s, const struct ms_sim_event *e, unsigned seen[2][MS_LANE_COUNT], const unsigned asleep[MS_LANE_COUNT]) {
 	if (e->kind == MS_SIM_POST)
 		return true;
-	return seen[e->kind == MS_SIM_FINISHED][e->lane]++ < s->threads[e->lane];
+	if (e->kind == MS_SIM_JOB)
+		return asleep[e->lane] + seen[0][e->lane]++ < s->threads[e->lane];
+	return seen[1][e->lane]++ < s->threads[e->lane];
 }
 
 /* Picks one of what is ready and runs it. Else *ret_next is when something will be, UINT64_MAX if never. */
 static bool run_one(struct ms_sim *s, uint64_t *ret_next) {
-	unsigned seen[2][MS_LANE_COUNT] = {{0}};
+	unsigned seen[2][MS_LANE_COUNT] = {{0}}, asleep[MS_LANE_COUNT] = {0};
 	struct ms_timer *timer = NULL;
 	size_t event = 0, ready = 0;
 	uint64_t next = UINT64_MAX;
 
+	for (size_t i = 0; i < s->nevents; i++)
+		if (s->events[i].kind == MS_SIM_FINISHED && s->events[i].asleep_until_ns > s->t_ns)
+			asleep[s->events[i].lane]++;
 	for (size_t i = 0; i < s->nevents; i++) {
-		if (!may_run(s, &s->events[i], seen))
+		if (!may_run(s, &s->events[i], seen, asleep))
 			continue;
 		if (s->events[i].at_ns > s->t_ns) {
 			if (s->events[i].at_ns < next)
@@ -393,6 +411,10 @@ void ms_env_sim_set_lanes(struct ms_env *env, const unsigned threads[MS_LANE_COU
 
 	for (int i = 0; i < MS_LANE_COUNT; i++)
 		ms_sim_of(env)->threads[i] = threads && threads[i] ? threads[i] : defaults[i];
+}
+
+void ms_env_sim_jobs_sleep_apart(struct ms_env *env, bool apart) {
+	ms_sim_of(env)->jobs_sleep_apart = apart;
 }
 
 void ms_env_sim_set_job_delay(struct ms_env *env, uint64_t max_us) {

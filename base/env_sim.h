@@ -99,6 +99,9 @@ void ms_env_sim_set_capacity(struct ms_env *env, uint64_t bytes);
 
 /* Threads of each lane, 0 for the defaults of ms_env_uv_new(). */
 void ms_env_sim_set_lanes(struct ms_env *env, const unsigned threads[MS_LANE_COUNT]);
+/* With apart, what a job sleeps lies between its run(), whose effects are there at once, and its done(): others go on meanwhile, as beside a slow
+ * backend, and the job's own clocks are ahead. Without (as it begins) everybody waits for a job that sleeps. */
+void ms_env_sim_jobs_sleep_apart(struct ms_env *env, bool apart);
 /* A job starts between 0 and max_us after submit(), and done() comes between 0 and max_us after run(); default 1000. */
 void ms_env_sim_set_job_delay(struct ms_env *env, uint64_t max_us);
 /* Moves the wall clock (the monotonic one stays). */

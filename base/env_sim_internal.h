@@ -106,6 +106,7 @@ struct ms_sim_event {
 	enum { MS_SIM_JOB, MS_SIM_FINISHED, MS_SIM_POST } kind;
 	enum ms_lane lane; /* not of a post */
 	uint64_t at_ns;	   /* not before */
+	uint64_t asleep_until_ns; /* of a finished job: its thread is busy so long */
 	struct ms_job *job;
 	void (*cb)(void *); /* of a post */
 	void *arg;
@@ -122,6 +123,8 @@ struct ms_sim {
 	uint64_t dead_calls; /* on a dead machine, to notice who never gives up */
 	unsigned threads[MS_LANE_COUNT];
 	uint64_t job_delay_us;
+	bool in_job, jobs_sleep_apart;
+	uint64_t slept_ns; /* by the job that runs: its clocks are ahead by that */
 	struct ms_sim_event *events; /* oldest first */
 	size_t nevents, events_cap;
 	struct ms_timer *timers;

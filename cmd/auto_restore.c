@@ -184,7 +184,7 @@ static enum ms_code restore_one(const struct context *x, const struct ms_config_
 	if (rc == MS_OK && res.warning[0])
 		ms_log(MS_LOG_WARN, "restored with a warning", "db=%s warning=%s", c->name, ms_log_q(q, sizeof q, res.warning));
 	else if (rc != MS_OK)
-		rc = ms_err_wrap(err, "restore of %s at start", path);
+		rc = ms_err_wrap(err, "restore of %s", path);
 out:
 	for (unsigned i = 0; specs && i < want; i++)
 		ms_replica_spec_release(&specs[i]);
@@ -194,15 +194,15 @@ out:
 	return rc;
 }
 
-enum ms_code ms_auto_restore(struct ms_env *env, const struct ms_config *config, const char *shadow, const atomic_bool *cancel, struct ms_err *err) {
+enum ms_code ms_auto_restore_database(struct ms_env *env, const struct ms_config *config, const struct ms_config_database *c, const char *shadow,
+				      const atomic_bool *cancel, struct ms_err *err) {
 	const struct context x = {env, config, shadow, cancel};
-	for (unsigned i = 0; i < config->ndatabases; i++) {
-		const struct ms_config_database *c = &config->databases[i];
-		if (!c->s.restore.enabled)
-			continue;
-		enum ms_code rc = restore_one(&x, c, err);
-		if (rc != MS_OK)
-			return rc;
-	}
-	return MS_OK;
+	return c->s.restore.enabled ? restore_one(&x, c, err) : MS_OK;
+}
+
+enum ms_code ms_auto_restore(struct ms_env *env, const struct ms_config *config, const char *shadow, const atomic_bool *cancel, struct ms_err *err) {
+	enum ms_code rc = MS_OK;
+	for (unsigned i = 0; i < config->ndatabases && !rc; i++)
+		rc = ms_auto_restore_database(env, config, &config->databases[i], shadow, cancel, err);
+	return rc;
 }

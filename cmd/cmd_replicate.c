@@ -19,6 +19,9 @@
 #include "cmd/daemon.h"
 #include "cmd/shadow.h"
 
+#define UPLOAD_THREADS 16u
+#define UPLOAD_THREADS_MAX 32u
+
 struct replicate {
 	struct ms_env *env;
 	struct ms_daemon *d;
@@ -104,6 +107,15 @@ static void unwatch_signals(struct replicate *r) {
 		uv_close((uv_handle_t *)&r->signals[i], NULL);
 }
 
+/* A put that waits for its replica's bandwidth keeps its thread: each such replica brings its own two. */
+static unsigned upload_threads(const struct ms_config *c) {
+	unsigned n = UPLOAD_THREADS;
+	for (unsigned i = 0; i < c->ndatabases; i++)
+		for (unsigned k = 0; k < c->databases[i].nreplicas && n < UPLOAD_THREADS_MAX; k++)
+			n += c->databases[i].replicas[k].bandwidth ? 2 : 0;
+	return n;
+}
+
 int ms_cmd_replicate(int argc, char **argv) {
 	const struct ms_command_def *command = ms_command_find("replicate");
 	struct ms_args a;
@@ -124,7 +136,7 @@ int ms_cmd_replicate(int argc, char **argv) {
 		return ms_command_fail(command, &err);
 	ms_log_configure(2, (enum ms_log_level)config->log.level, config->log.format == MS_CONFIG_JSON);
 	r.exec = ms_args_get(&a, "exec");
-	if (!(r.env = ms_env_uv_new(NULL, &err)))
+	if (!(r.env = ms_env_uv_new((unsigned[MS_LANE_COUNT]){[MS_LANE_UPLOAD] = upload_threads(config)}, &err)))
 		goto fail;
 	struct ms_daemon_options opt = {.once = ms_args_flag(&a, "once"), .prepare = prepare, .prepare_arg = &r};
 	watch_signals(&r);

@@ -229,11 +229,7 @@ struct ms_daemon_db *ms_daemon_find(struct ms_daemon *d, const char *name_or_pat
 	return NULL;
 }
 
-static void db_stopped(void *arg);
-
 /* ---- takeover ---- */
-
-static void reload_later(void *arg);
 
 static void db_ended(void *arg) {
 	struct ms_daemon_db *db = arg, *fresh = NULL;
@@ -242,9 +238,9 @@ static void db_ended(void *arg) {
 	struct ms_err err = MS_ERR_INIT;
 	db->stopped = true;
 	if (--d->restarting == 0)
-		d->env->ops->post(d->env, reload_later, d);
+		ms_daemon_reload_later(d);
 	if (d->stopping) {
-		db_stopped(db);
+		ms_daemon_db_stopped(db);
 		return;
 	}
 	if (!c || ms_daemon_db_new(d, c, &fresh, &err) != MS_OK) { /* stays fenced; its mark serves at the next start */
@@ -267,7 +263,7 @@ enum ms_code ms_daemon_takeover(struct ms_daemon *d, struct ms_daemon_db *db, st
 		ms_stream_takeover(db->stream);
 		return MS_OK;
 	}
-	if (db->stopping || d->next_config)
+	if (db->stopping || d->next_config || d->restoring)
 		return ms_err_set(err, MS_EBUSY, "%s: it is being started again just now", db->name);
 	if (snprintf(mark, sizeof mark, "%s/db/%s/takeover", d->shadow, db->name) >= (int)sizeof mark)
 		return ms_err_set(err, MS_ETOOBIG, "path of the shadow directory is too long");
@@ -277,146 +273,6 @@ enum ms_code ms_daemon_takeover(struct ms_daemon *d, struct ms_daemon_db *db, st
 	d->restarting++;
 	ms_stream_stop(db->stream, 0, db_ended, db);
 	return MS_OK;
-}
-
-/* ---- reload ---- */
-
-struct reload {
-	struct ms_daemon *d;
-	unsigned lines;
-};
-
-static void reload_line(void *arg, const char *text) {
-	struct reload *r = arg;
-	char q[700];
-	static const char *const fixed[] = {"shadowDir", "owner", "maxShadowBytes", "journal.", "metrics."};
-	bool restart = false;
-	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
-		restart = restart || strncmp(text, fixed[i], strlen(fixed[i])) == 0;
-	r->lines++;
-	ms_log(restart ? MS_LOG_WARN : MS_LOG_INFO, restart ? "configuration changed: takes effect at the next start" : "configuration changed",
-	       "change=%s", ms_log_q(q, sizeof q, text));
-}
-
-struct touched {
-	const char *name;
-	bool yes;
-};
-
-static void touched_line(void *arg, const char *text) {
-	struct touched *t = arg;
-	char prefix[160];
-	int n = snprintf(prefix, sizeof prefix, "databases[%s]", t->name);
-	t->yes = t->yes || strncmp(text, prefix, (size_t)n) == 0;
-}
-
-static void start_new_dbs(struct ms_daemon *d) {
-	struct ms_daemon_db **dbs = calloc(d->config->ndatabases + 1, sizeof *dbs);
-	if (!dbs)
-		return;
-	unsigned n = 0;
-	for (unsigned i = 0; i < d->config->ndatabases; i++) {
-		const struct ms_config_database *c = &d->config->databases[i];
-		struct ms_daemon_db *have = NULL;
-		for (unsigned k = 0; k < d->ndbs; k++)
-			if (strcmp(d->dbs[k]->name, c->name) == 0)
-				have = d->dbs[k];
-		if (!have) {
-			struct ms_err err = MS_ERR_INIT;
-			if (ms_daemon_db_new(d, c, &have, &err) != MS_OK) {
-				char q[700];
-				ms_log(MS_LOG_ERROR, "database cannot be started", "db=%s error=%s", c->name, ms_log_q(q, sizeof q, err.msg));
-				continue;
-			}
-			ms_stream_start(have->stream);
-		}
-		dbs[n++] = have;
-	}
-	free(d->dbs);
-	d->dbs = dbs;
-	d->ndbs = n;
-}
-
-static void reload_later(void *arg) {
-	struct ms_daemon *d = arg;
-	if (!d->reload_again)
-		return;
-	d->reload_again = false;
-	ms_daemon_reload(d);
-}
-
-static void db_replaced(void *arg) {
-	struct ms_daemon_db *db = arg;
-	struct ms_daemon *d = db->daemon;
-	db->stopped = true;
-	unsigned left = 0;
-	for (unsigned i = 0; i < d->ndbs; i++)
-		left += d->dbs[i]->stopping && !d->dbs[i]->stopped;
-	if (d->stopping) {
-		db_stopped(db);
-		return;
-	}
-	if (left)
-		return;
-	unsigned n = 0;
-	for (unsigned i = 0; i < d->ndbs; i++) {
-		if (d->dbs[i]->stopped)
-			ms_daemon_db_free(d->dbs[i]);
-		else
-			d->dbs[n++] = d->dbs[i];
-	}
-	d->ndbs = n;
-	ms_config_release(d->config);
-	d->config = d->next_config;
-	d->next_config = NULL;
-	start_new_dbs(d);
-	d->env->ops->post(d->env, reload_later, d);
-}
-
-void ms_daemon_reload(struct ms_daemon *d) {
-	struct ms_config *next = NULL;
-	struct ms_err err = MS_ERR_INIT;
-	char q[700];
-	if (d->stopping)
-		return;
-	if (d->next_config || d->restarting) { /* the file may have changed since it was read: once more, when that is done */
-		d->reload_again = true;
-		return;
-	}
-	if (!d->config->file) {
-		ms_log(MS_LOG_WARN, "nothing to reload: started without a configuration file", NULL);
-		return;
-	}
-	if (ms_config_load(d->config->file, &next, &err) != MS_OK || ms_replica_specs_check(next, &err) != MS_OK) {
-		ms_log(MS_LOG_ERROR, "configuration not reloaded: the old one stays", "error=%s", ms_log_q(q, sizeof q, err.msg));
-		ms_config_release(next);
-		return;
-	}
-	struct reload r = {d, 0};
-	if (ms_config_diff(d->config, next, ms_replica_option_secret, reload_line, &r) < 0 || !r.lines) {
-		ms_log(MS_LOG_INFO, "configuration reloaded: nothing changed", NULL);
-		ms_config_release(next);
-		return;
-	}
-	ms_log_configure(2, (enum ms_log_level)next->log.level, next->log.format == MS_CONFIG_JSON);
-	d->next_config = next;
-	unsigned stopping = 0;
-	for (unsigned i = 0; i < d->ndbs; i++) {
-		struct touched t = {d->dbs[i]->name, ms_config_find(next, d->dbs[i]->name) == NULL};
-		(void)ms_config_diff(d->config, next, ms_replica_option_secret, touched_line, &t);
-		d->dbs[i]->stopping = t.yes;
-		stopping += t.yes;
-	}
-	if (!stopping) {
-		ms_config_release(d->config);
-		d->config = next;
-		d->next_config = NULL;
-		start_new_dbs(d);
-		return;
-	}
-	for (unsigned i = 0; i < d->ndbs; i++)
-		if (d->dbs[i]->stopping)
-			ms_stream_stop(d->dbs[i]->stream, 1000000, db_replaced, d->dbs[i]);
 }
 
 /* ---- stopping ---- */
@@ -435,31 +291,34 @@ static void all_stopped(struct ms_daemon *d) {
 	d->env->ops->stop(d->env);
 }
 
-static void db_stopped(void *arg) {
-	struct ms_daemon_db *db = arg;
-	struct ms_daemon *d = db->daemon;
-	db->stopped = true;
+void ms_daemon_maybe_stopped(struct ms_daemon *d) {
 	for (unsigned i = 0; i < d->ndbs; i++)
 		if (!d->dbs[i]->stopped)
 			return;
-	all_stopped(d);
+	if (!d->restoring)
+		all_stopped(d);
+}
+
+void ms_daemon_db_stopped(void *db) {
+	((struct ms_daemon_db *)db)->stopped = true;
+	ms_daemon_maybe_stopped(((struct ms_daemon_db *)db)->daemon);
 }
 
 static void stop_later(void *arg) {
 	struct ms_daemon *d = arg;
 	if (!d->ndbs) {
-		all_stopped(d);
+		ms_daemon_maybe_stopped(d);
 		return;
 	}
 	for (unsigned i = 0; i < d->ndbs; i++) {
 		struct ms_daemon_db *db = d->dbs[i];
 		if (db->stopping)
-			continue; /* a reload has asked already: its end is counted in db_replaced */
+			continue; /* a reload has asked already: its end counts as well */
 		db->stopping = true;
 		int64_t deadline_us = d->config->shutdown_timeout_us;
 		if (db->given_up && deadline_us > GIVEN_UP_US)
 			deadline_us = GIVEN_UP_US;
-		ms_stream_stop(db->stream, deadline_us, db_stopped, db);
+		ms_stream_stop(db->stream, deadline_us, ms_daemon_db_stopped, db);
 	}
 }
 
@@ -469,6 +328,7 @@ void ms_daemon_stop(struct ms_daemon *d, int exit_code) {
 	if (d->stopping)
 		return;
 	d->stopping = true;
+	atomic_store(&d->restore_cancel, true);
 	ms_daemon_control_close(d);
 	d->env->ops->timer_stop(d->tick);
 	d->env->ops->post(d->env, stop_later, d); /* we may be inside a stream's callback */

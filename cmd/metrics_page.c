@@ -105,6 +105,8 @@ static const struct field worker_fields[] = {
 	{"replica_puts_total", "counter", "Objects put.", WORKER(puts), COUNT},
 	{"replica_put_bytes_total", "counter", "Bytes put.", WORKER(put_bytes), COUNT},
 	{"replica_put_seconds_total", "counter", "Time spent in puts.", WORKER(put_us_total), MICROSECONDS},
+	{"replica_bandwidth_bytes", "gauge", "Most bytes a second for segments and snapshots, 0 = no limit.", WORKER(bandwidth), COUNT},
+	{"replica_limited_seconds_total", "counter", "Time that puts have waited for that limit.", WORKER(limited_us_total), MICROSECONDS},
 	{"replica_put_failures_total", "counter", "Puts that failed.", WORKER(put_failures), COUNT},
 	{"replica_retries_total", "counter", "Calls tried again.", WORKER(retries), COUNT},
 	{"replica_segments_total", "counter", "Segments put.", WORKER(segments), COUNT},

@@ -25,12 +25,12 @@ static const struct ms_option_def *option_def(const struct ms_replica_driver *d,
 }
 
 static const char *option_name(void *arg, unsigned i) {
-	static const char *const common[] = {"name", "url", "type", "required", "minInterval", "fencing", NULL};
+	static const char *const common[] = {"name", "url", "type", "required", "minInterval", "bandwidth", "concurrency", "retention", "fencing", NULL};
 	const struct ms_replica_driver *d = arg;
 	for (unsigned n = 0; d->options && d->options[n].key; n++, i--)
 		if (i == 0)
 			return d->options[n].key;
-	return i < 6 ? common[i] : NULL;
+	return i < sizeof common / sizeof *common ? common[i] : NULL;
 }
 
 /* A value's form; the value itself never shows, it may be a secret. */
@@ -95,7 +95,11 @@ enum ms_code ms_replica_spec_from_config(const char *file, const struct ms_confi
 		code = ms_err_set(err, file ? MS_ECONFIG : MS_EUSAGE, "%s%s'%.32s' is not a known backend (known: %s)", where(file, r->line, r->column, at),
 				  file ? "replicas: type: " : "", s.scheme, known);
 	} else {
-		code = typed(file, r, d, &s, err);
+		char concurrency[24];
+		snprintf(concurrency, sizeof concurrency, "%lld", (long long)r->concurrency);
+		code = r->concurrency && option_def(d, "concurrency") ? ms_replica_spec_set(&s, "concurrency", concurrency, err) : MS_OK;
+		if (!code)
+			code = typed(file, r, d, &s, err);
 	}
 	if (code)
 		ms_replica_spec_release(&s);

@@ -64,6 +64,9 @@ static json_t *replica(struct builder *b, const struct ms_worker_status *w, int6
 	put(b, o, "foldedCommits", number(w->folded_commits));
 	put(b, o, "foldedFirstTxid", number(w->folded_first));
 	put(b, o, "foldedLastTxid", number(w->folded_last));
+	put(b, o, "bandwidth", number(w->bandwidth));
+	put(b, o, "limited", json_boolean(w->limited));
+	put(b, o, "limitedSeconds", seconds((double)w->limited_us_total / 1e6));
 	put(b, o, "lastUploaded", when(w->last_uploaded_us));
 	put(b, o, "lastError", text_or_null(w->last_error));
 	put(b, o, "lastErrorTime", when(w->last_error_us));

@@ -50,6 +50,8 @@ static void replicas(const json_t *list, FILE *out) {
 		if (number(r, "owedCommits"))
 			fprintf(out, "      txid %" PRId64 " to %" PRId64 " are no longer in the journal: one catch-up will stand for them\n",
 				number(r, "owedFirstTxid"), number(r, "owedLastTxid"));
+		if (json_is_true(json_object_get(r, "limited")))
+			fprintf(out, "      held back by its bandwidth: %s a second\n", bytes(r, "bandwidth", pending));
 		if (number(r, "catchups"))
 			fprintf(out, "      %" PRId64 " catch-ups stand for %" PRId64 " commits, the newest for txid %" PRId64 " to %" PRId64 "\n",
 				number(r, "catchups"), number(r, "foldedCommits"), number(r, "foldedFirstTxid"), number(r, "foldedLastTxid"));

@@ -30,6 +30,12 @@ struct ms_config_option {
 	unsigned line, column; /* of the value; 0 from the command line */
 };
 
+struct ms_config_retention {
+	int64_t snapshot_interval_us; /* resolved: never 0 */
+	int64_t snapshot_retention_us;
+	int64_t check_interval_us;
+};
+
 struct ms_config_replica {
 	char *name; /* unique within its database */
 	char *url;  /* either url, with {db} replaced and the database's name appended where several share it, */
@@ -37,6 +43,9 @@ struct ms_config_replica {
 	int required; /* 0 or 1 */
 	int fencing;  /* enum ms_config_fencing */
 	int64_t min_interval_us; /* the database's, unless given */
+	uint64_t bandwidth;	 /* bytes a second, 0 = no limit */
+	int64_t concurrency;	 /* objects or parts at once, 0 = the backend's own measure */
+	struct ms_config_retention retention; /* each the database's, unless given */
 	struct ms_config_option *options; /* in file order, {db} replaced */
 	unsigned noptions;
 	unsigned line, column; /* 0 from the command line */
@@ -48,11 +57,7 @@ struct ms_config_settings {
 	int takeover; /* enum ms_config_takeover */
 	int64_t snapshot_interval_us;
 	double snapshot_share; /* segment bytes / database bytes that trigger a snapshot; 0 = never by share */
-	struct {
-		int64_t snapshot_interval_us; /* resolved: never 0 */
-		int64_t snapshot_retention_us;
-		int64_t check_interval_us;
-	} retention;
+	struct ms_config_retention retention;
 	struct {
 		int codec; /* enum ms_config_codec */
 		int64_t level;

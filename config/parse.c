@@ -250,7 +250,7 @@ static enum ms_code replica(struct parser *p, const struct ms_yaml_node *n, cons
 		const struct ms_key_def *k = find(&t, "", key->text);
 		if (k && k->offset == offsetof(struct ms_config_replica, url) && typed)
 			k = NULL; /* beside a type it is the backend's own key */
-		code = k ? set(p, k, &t, value) : option(p, key, value, sub, r);
+		code = !k ? option(p, key, value, sub, r) : strchr(k->path, '.') ? group(p, key, value, &t) : set(p, k, &t, value);
 		if (k && k->offset == offsetof(struct ms_config_replica, min_interval_us))
 			r->min_interval_set_ = true;
 	}

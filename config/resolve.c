@@ -180,6 +180,13 @@ static uint32_t fnv32(const char *s) {
 	return h;
 }
 
+/* What a replica says of its retention holds for it; the rest is the database's. */
+static void inherit_retention(struct ms_config_retention *r, const struct ms_config_retention *of) {
+	r->snapshot_interval_us = r->snapshot_interval_us ? r->snapshot_interval_us : of->snapshot_interval_us;
+	r->snapshot_retention_us = r->snapshot_retention_us ? r->snapshot_retention_us : of->snapshot_retention_us;
+	r->check_interval_us = r->check_interval_us ? r->check_interval_us : of->check_interval_us;
+}
+
 static enum ms_code replica_names(const struct ms_config *c, struct ms_config_database *d, struct ms_err *err) {
 	char where[300], type[32];
 	for (unsigned i = 0; i < d->nreplicas; i++) {
@@ -191,6 +198,7 @@ static enum ms_code replica_names(const struct ms_config *c, struct ms_config_da
 			return ms_err_set(err, MS_ECONFIG, "%sreplicas: '%.32s' is not a backend", ms_config_where(c->file, r->line, r->column, where, sizeof where), r->name);
 		if (!r->min_interval_set_)
 			r->min_interval_us = d->s.min_interval_us;
+		inherit_retention(&r->retention, &d->s.retention);
 		for (unsigned j = 0; j < i; j++)
 			if (strcmp(d->replicas[j].name, r->name) == 0)
 				return ms_err_set(err, MS_ECONFIG, "%sreplicas: two replicas of database %s are named '%s'%s: give each a name of its own",

@@ -8,29 +8,36 @@
 #include "core/proven_read.h"
 #include "core/scan.h"
 
-/*
- *   FILLING -> CHUNK_READY -> ENCODING -> WAIT_SLOT -> FILLING ...        one chunk; its puts go on beside the next ones
- *   FILLING -> FINAL_READY -> WAIT_CHUNKS -> ENCODING_FINAL -> WAIT_DURABLE -> UPLOADING_FINAL -> ENDED
- *   any -> ENDING -> ENDED                                                when the puts under way have returned
- */
-enum phase { FILLING, CHUNK_READY, ENCODING, WAIT_SLOT, FINAL_READY, WAIT_CHUNKS, ENCODING_FINAL, WAIT_DURABLE, UPLOADING_FINAL, ENDING, ENDED };
+#define WINDOW MS_SNAPSHOT_WINDOW
+#define OBJECT_MAX (2 * MS_SNAPSHOT_CHUNK_BYTES + 2 * MS_SNAPSHOT_PATCH_MAX + MS_HEADER_MAX)
+#define SECOND_US INT64_C(1000000)
 
-#define SLOTS MS_WORKER_SNAP_PUTS
+enum phase { FILLING, CHUNK_READY, ENCODING, FINAL_READY, ENCODING_FINAL, WAIT_DURABLE, UPLOADING_FINAL, ENDED };
 
-/* One object on its way to the participants. */
-struct slot {
-	struct ms_buf out;
+/* An encoded object. Chunk number n lies in window[n % WINDOW] as long as somebody who takes part needs it. A replica that has left may
+ * still be at it for a while: it keeps the object, not the place in the window. */
+struct object {
+	struct ms_buf data;
 	char name[MS_NAME_MAX];
+	uint32_t needed; /* by participants that still have to put it, or are at it */
+	uint32_t holds;	 /* puts under way, and the place in the window */
+	bool odd; /* packed otherwise on some replica, and the manifest is for all of them: its size there is not stated */
+	bool patch;
 	uint32_t first_page;
 	uint64_t hash;
-	bool used;
-	bool repacked;	  /* a participant holds the chunk in other bytes */
-	uint32_t waiting; /* puts under way, and one for who gives them out */
+};
+
+struct participant {
+	struct ms_snapshot_run *run;
+	struct ms_worker *worker; /* NULL: dropped out */
+	uint64_t next; /* chunk that it puts next */
+	unsigned busy; /* puts under way */
+	bool published;
 	struct put {
-		struct ms_snapshot_run *run;
-		struct slot *slot;
-		uint32_t part;
-	} *puts; /* one for each participant */
+		struct participant *p; /* NULL: not in use */
+		struct object *o;
+		bool left; /* not needed any more */
+	} puts[MS_WORKER_SNAP_PUTS];
 };
 
 struct ms_snapshot_run {
@@ -38,19 +45,20 @@ struct ms_snapshot_run {
 	struct ms_journal *journal;
 	struct ms_capture *cap;
 	int compression;
-	void (*done)(void *arg, const struct ms_snapshot_result *);
-	void (*wake)(void *arg);
-	void *arg;
+	struct ms_snapshot_hooks hooks;
 
 	struct ms_snapshot_run **list, *next; /* where a run waits that was given up */
 	_Atomic enum phase phase; /* the job acts in FILLING only, and leaves it for *_READY; the loop thread acts in the others */
 	bool cancelled;
-	struct ms_err why;  /* ENDING */
-	struct ms_worker **parts; /* NULL: dropped out */
+	struct participant *parts;
 	uint32_t nparts;
-	struct slot slots[SLOTS];
-	struct slot *slot; /* being encoded into */
-	uint32_t flying;   /* slots whose puts are under way */
+	uint64_t chunks; /* handed out */
+	struct object *window[WINDOW], *manifest, *encoding; /* NULL none */
+	bool waited_for; /* by replicas that do not take part, and cannot have one of their own */
+	bool within; /* a callback may come from a call that is being made: progress() is looked at after it */
+	/* How long everything stood still only for the slower ones. Monotonic microseconds. */
+	struct ms_timer *timer;
+	int64_t began_us, held_us, still_since_us; /* the last: 0 = it does not */
 
 	struct ms_scan scan;
 	struct ms_manifest m;
@@ -73,13 +81,31 @@ struct ms_snapshot_run {
 	struct ms_snapshot_result result;
 };
 
+static void on_timer(void *arg);
+static void progress(struct ms_snapshot_run *r);
+
+static int64_t mono_us(const struct ms_snapshot_run *r) { return (int64_t)(ms_env_mono_ns(r->env) / 1000); }
+
+static void unhold(struct object *o) {
+	if (!o || --o->holds)
+		return;
+	ms_buf_release(&o->data);
+	free(o);
+}
+
 static void release(struct ms_snapshot_run *r) {
 	ms_scan_release(&r->scan);
 	ms_manifest_release(&r->m);
-	for (unsigned i = 0; i < SLOTS; i++) {
-		ms_buf_release(&r->slots[i].out);
-		free(r->slots[i].puts);
-	}
+	for (uint32_t i = 0; i < WINDOW; i++)
+		unhold(r->window[i]);
+	unhold(r->manifest);
+	unhold(r->encoding);
+	/* Of puts under way there are some only on a dead machine. */
+	for (uint32_t i = 0; i < r->nparts; i++)
+		for (uint32_t k = 0; k < MS_WORKER_SNAP_PUTS; k++)
+			if (r->parts[i].puts[k].p)
+				unhold(r->parts[i].puts[k].o);
+	r->env->ops->timer_free(r->timer);
 	free(r->raw);
 	free(r->raw_pgno);
 	free(r->patches);
@@ -98,33 +124,34 @@ void ms_snapshot_run_abandon(struct ms_snapshot_run *r) {
 	release(r);
 }
 
-/* No put and no job is under way. */
-static void end(struct ms_snapshot_run *r) {
-	r->phase = ENDED;
-	if (!r->result.published)
-		r->result.err = r->why;
-	if (!r->cancelled) {
-		r->done(r->arg, &r->result);
-		return;
-	}
-	void (*wake)(void *) = r->wake;
-	void *arg = r->arg;
+static uint32_t puts_under_way(const struct ms_snapshot_run *r) {
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < r->nparts; i++)
+		n += r->parts[i].busy;
+	return n;
+}
+
+static void gone(struct ms_snapshot_run *r) {
+	void (*wake)(void *) = r->hooks.wake;
+	void *arg = r->hooks.arg;
 	ms_snapshot_run_abandon(r);
 	wake(arg);
 }
 
-/* Loop thread, while the source job and the encoding job are not at it. */
-static void fail(struct ms_snapshot_run *r, enum ms_code code, const char *why) {
-	r->phase = ENDING;
-	(void)ms_err_set(&r->why, code, "%s", why);
-	if (!r->flying)
-		end(r);
+/* r may be gone afterwards. */
+static void end(struct ms_snapshot_run *r, const struct ms_err *err) {
+	r->phase = ENDED;
+	r->env->ops->timer_stop(r->timer);
+	if (err)
+		r->result.err = *err;
+	if (!r->cancelled)
+		r->hooks.done(r->hooks.arg, &r->result);
+	else if (!puts_under_way(r))
+		gone(r);
 }
 
 enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struct ms_capture *cap, struct ms_worker **workers, uint32_t n,
-				 int compression, uint32_t epoch, void (*done)(void *arg, const struct ms_snapshot_result *),
-				 void (*wake)(void *arg), void *arg,
-				 struct ms_snapshot_run **ret, struct ms_err *err) {
+				 int compression, uint32_t epoch, const struct ms_snapshot_hooks *hooks, struct ms_snapshot_run **ret, struct ms_err *err) {
 	const struct ms_dbstate *st = ms_capture_state(cap);
 	const struct ms_generation_start *g = ms_capture_generation(cap);
 	struct ms_snapshot_run *r = calloc(1, sizeof *r);
@@ -134,11 +161,9 @@ enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struc
 	r->journal = j;
 	r->cap = cap;
 	r->compression = compression;
-	r->done = done;
-	r->wake = wake;
-	r->arg = arg;
-	for (unsigned i = 0; i < SLOTS; i++)
-		ms_buf_init(&r->slots[i].out, 2 * MS_SNAPSHOT_CHUNK_BYTES + 2 * MS_SNAPSHOT_PATCH_MAX + MS_HEADER_MAX);
+	r->hooks = *hooks;
+	r->began_us = mono_us(r);
+	r->timer = env->ops->timer_new(env, on_timer, r);
 	r->m.generation = g->generation;
 	r->m.mode = g->mode;
 	r->m.pages_per_chunk = MS_SNAPSHOT_CHUNK_BYTES / st->page_size;
@@ -151,18 +176,12 @@ enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struc
 	r->chunks_most = 4 * ((uint64_t)st->db_pages / r->m.pages_per_chunk + 1) + 64;
 	r->raw = malloc(MS_SNAPSHOT_CHUNK_BYTES > MS_SNAPSHOT_INLINE ? MS_SNAPSHOT_CHUNK_BYTES : MS_SNAPSHOT_INLINE);
 	r->parts = calloc(n ? n : 1, sizeof *r->parts);
-	bool ok = r->raw && r->parts;
-	for (unsigned i = 0; i < SLOTS && ok; i++)
-		ok = (r->slots[i].puts = calloc(n ? n : 1, sizeof *r->slots[i].puts)) != NULL;
-	if (!ok || ms_scan_init(&r->scan, st->db_pages, err) != MS_OK) {
+	if (!r->raw || !r->parts || !r->timer || ms_scan_init(&r->scan, st->db_pages, err) != MS_OK) {
 		release(r);
 		return ms_err_set(err, MS_ENOMEM, "snapshot of %u pages", st->db_pages);
 	}
-	for (uint32_t i = 0; i < n; i++) {
-		r->parts[i] = workers[i];
-		for (unsigned k = 0; k < SLOTS; k++)
-			r->slots[k].puts[i] = (struct put){r, &r->slots[k], i};
-	}
+	for (uint32_t i = 0; i < n; i++)
+		r->parts[i] = (struct participant){.run = r, .worker = workers[i]};
 	r->nparts = n;
 	*ret = r;
 	return MS_OK;
@@ -178,7 +197,6 @@ void ms_snapshot_run_touch(void *run, uint32_t pgno) {
 uint64_t ms_snapshot_run_needs_seq(const struct ms_snapshot_run *r) {
 	switch ((enum phase)r->phase) {
 	case FINAL_READY:
-	case WAIT_CHUNKS:
 	case ENCODING_FINAL:
 	case WAIT_DURABLE:
 	case UPLOADING_FINAL:
@@ -372,112 +390,231 @@ enum ms_code ms_snapshot_run_fill(struct ms_snapshot_run *r, struct ms_source *s
 	return MS_OK;
 }
 
-/* ---- puts ---- */
-
-static bool wanted(const struct ms_snapshot_run *r) {
-	for (uint32_t i = 0; i < r->nparts; i++)
-		if (r->parts[i])
+static bool putting(const struct participant *p, const struct object *o) {
+	for (uint32_t i = 0; i < MS_WORKER_SNAP_PUTS; i++)
+		if (p->puts[i].p && p->puts[i].o == o)
 			return true;
 	return false;
 }
 
-static struct slot *free_slot(struct ms_snapshot_run *r) {
-	for (unsigned i = 0; i < SLOTS; i++)
-		if (!r->slots[i].used)
-			return &r->slots[i];
-	return NULL;
-}
-
-/* Its puts have returned. Not while the source job may be at the references. */
-static void reap(struct ms_snapshot_run *r, struct slot *s) {
-	/* The manifest is for all participants: its chunk's size is then not stated. */
-	for (uint32_t i = 0; s->repacked && i < r->m.nchunks; i++)
-		if (r->m.chunks[i].hash == s->hash && r->m.chunks[i].first_page == s->first_page)
-			r->m.chunks[i].bytes = 0;
-	for (uint32_t i = 0; s->repacked && i < r->npatches; i++)
-		if (r->patches[i].hash == s->hash && r->patches[i].first_page == s->first_page)
-			r->patches[i].bytes = 0;
-	s->used = s->repacked = false;
-}
-
-static void reap_all(struct ms_snapshot_run *r) {
-	for (unsigned i = 0; i < SLOTS; i++)
-		if (r->slots[i].used && !r->slots[i].waiting)
-			reap(r, &r->slots[i]);
-}
-
-static void fill_on(struct ms_snapshot_run *r) {
-	if (r->phase != WAIT_SLOT || !free_slot(r))
+/* Takes no part any more. What it has under way goes on until it returns. */
+static void drop_out(struct participant *p) {
+	struct ms_snapshot_run *r = p->run;
+	if (!p->worker)
 		return;
-	r->phase = FILLING;
-	r->wake(r->arg);
-}
-
-static void published(struct ms_snapshot_run *r) {
-	for (uint32_t i = 0; i < r->nparts; i++) {
-		if (!r->parts[i])
+	p->worker = NULL;
+	if (r->phase == UPLOADING_FINAL && !p->published && !putting(p, r->manifest))
+		r->manifest->needed--;
+	for (uint32_t i = 0; i < MS_WORKER_SNAP_PUTS; i++) {
+		if (!p->puts[i].p)
 			continue;
-		ms_worker_snapshot_published(r->parts[i], &r->m, r->final_seq + 1, r->bytes);
-		r->result.published++;
+		p->puts[i].left = true;
+		p->puts[i].o->needed--;
 	}
-	r->result.txid = r->m.state.txid;
-	r->result.bytes = r->bytes;
-	(void)ms_err_set(&r->why, MS_ECANCELED, "no replica took the snapshot");
-	end(r);
+	for (; p->next < r->chunks; p->next++)
+		r->window[p->next % WINDOW]->needed--;
 }
 
-static void encode(struct ms_snapshot_run *r, enum phase phase);
-
-static void put_ended(struct ms_snapshot_run *r, struct slot *s) {
-	enum phase phase = r->phase;
-	if (--s->waiting)
-		return;
-	r->flying--;
-	/* What the source job may be looking at has to wait until it has ended (advance). */
-	if (phase != FILLING || !s->repacked)
-		reap(r, s);
-	if (phase == ENDING || r->cancelled) {
-		if (!r->flying && phase != ENCODING && phase != ENCODING_FINAL)
-			end(r);
-	} else if (phase == UPLOADING_FINAL) {
-		published(r);
-	} else if (phase == WAIT_CHUNKS) {
-		if (!r->flying)
-			encode(r, ENCODING_FINAL);
-	} else {
-		fill_on(r);
-	}
-}
+/* ---- handing out (loop thread) ---- */
 
 static void put_done(void *arg, const struct ms_err *err) {
-	struct put *p = arg;
+	struct put *put = arg;
+	struct participant *p = put->p;
 	struct ms_snapshot_run *r = p->run;
-	if (err && err->code == MS_EEXISTS)
-		p->slot->repacked = true;
-	else if (err && err->code != MS_OK)
-		r->parts[p->part] = NULL; /* fenced or stopped: the others go on */
-	put_ended(r, p->slot);
+	struct object *o = put->o;
+	bool failed = err && err->code && err->code != MS_EEXISTS;
+	if (failed)
+		drop_out(p); /* fenced, stopped, or left: the others go on */
+	bool counts = !put->left;
+	put->p = NULL;
+	p->busy--;
+	if (counts) {
+		o->needed--;
+		o->odd = o->odd || (err && err->code == MS_EEXISTS);
+	}
+	if (counts && o == r->manifest && !r->cancelled) {
+		p->published = true;
+		r->result.published++;
+		bool within = r->within;
+		r->within = true;
+		ms_worker_snapshot_published(p->worker, &r->m, r->final_seq + 1, r->bytes);
+		r->within = within;
+	}
+	unhold(o);
+	if (!r->within)
+		progress(r);
 }
 
-/* May end the run. */
-static void put_all(struct ms_snapshot_run *r, struct slot *s) {
-	r->bytes += s->out.len;
-	r->flying++;
-	s->waiting = 1;
+/* It has fewer than MS_WORKER_SNAP_PUTS under way. */
+static void put_one(struct participant *p, struct object *o) {
+	struct put *put = p->puts;
+	while (put->p)
+		put++;
+	*put = (struct put){.p = p, .o = o};
+	p->busy++;
+	o->holds++;
+	ms_worker_put_snapshot_object(p->worker, o->name, o->data.data, o->data.len, put_done, put);
+}
+
+static bool has_all(const struct participant *p) {
+	return p->busy == 0 && (p->run->phase == UPLOADING_FINAL ? p->published : p->next == p->run->chunks);
+}
+
+static void hand_out(struct ms_snapshot_run *r) {
+	for (uint32_t i = 0; i < r->nparts; i++) {
+		struct participant *p = &r->parts[i];
+		while (p->worker && p->next < r->chunks && p->busy < ms_worker_snapshot_puts(p->worker))
+			put_one(p, r->window[p->next++ % WINDOW]);
+		if (p->worker && r->phase == UPLOADING_FINAL && !p->published && !p->busy)
+			put_one(p, r->manifest);
+	}
+}
+
+static uint32_t active(const struct ms_snapshot_run *r) {
+	uint32_t n = 0;
 	for (uint32_t i = 0; i < r->nparts; i++)
-		if (r->parts[i]) {
-			s->waiting++;
-			ms_worker_put_snapshot_object(r->parts[i], s->name, s->out.data, s->out.len, put_done, &s->puts[i]);
-		}
-	put_ended(r, s);
+		n += r->parts[i].worker != NULL;
+	return n;
+}
+
+static bool window_empty(const struct ms_snapshot_run *r) {
+	for (uint32_t i = 0; i < WINDOW; i++)
+		if (r->window[i])
+			return false;
+	return true;
+}
+
+static bool has_room(const struct ms_snapshot_run *r) { return !r->window[r->chunks % WINDOW]; }
+
+/* Nothing moves but the slower ones' puts: some have everything, and the next object waits for the others. */
+static bool stands_still(const struct ms_snapshot_run *r) {
+	bool ahead = r->waited_for, behind = false;
+	for (uint32_t i = 0; i < r->nparts; i++) {
+		ahead = ahead || (r->parts[i].worker && has_all(&r->parts[i]));
+		behind = behind || (r->parts[i].worker && !has_all(&r->parts[i]));
+	}
+	if (!ahead || !behind)
+		return false;
+	return (r->phase == CHUNK_READY && !has_room(r)) || (r->phase == FINAL_READY && !window_empty(r)) || r->phase == UPLOADING_FINAL;
+}
+
+static void mind_the_slow(struct ms_snapshot_run *r) {
+	bool still = stands_still(r);
+	int64_t now = mono_us(r);
+	if (still == (r->still_since_us != 0))
+		return;
+	if (!still) {
+		r->held_us += now - r->still_since_us;
+		r->still_since_us = 0;
+		r->env->ops->timer_stop(r->timer);
+		return;
+	}
+	r->still_since_us = now;
+	int64_t left = MS_SNAPSHOT_PATIENCE_US + (now - r->began_us - r->held_us) - r->held_us;
+	r->env->ops->timer_start(r->timer, left > 0 ? (uint64_t)left : 0);
+}
+
+/* The others have waited long enough. */
+static void on_timer(void *arg) {
+	struct ms_snapshot_run *r = arg;
+	if (!r->still_since_us || r->phase == ENDED)
+		return;
+	r->within = true;
+	for (uint32_t i = 0; i < r->nparts; i++) {
+		struct participant *p = &r->parts[i];
+		struct ms_worker *w = p->worker;
+		if (!w || has_all(p))
+			continue;
+		drop_out(p);
+		ms_worker_leave_snapshot(w);
+		r->result.slow++;
+		r->hooks.slow(r->hooks.arg, w);
+	}
+	r->within = false;
+	progress(r);
+}
+
+static void progress(struct ms_snapshot_run *r) {
+	if (r->cancelled) {
+		/* An encoding job ends it itself. */
+		if (!puts_under_way(r) && r->phase != ENCODING && r->phase != ENCODING_FINAL)
+			gone(r);
+		return;
+	}
+	if (r->phase == ENDED)
+		return;
+	r->within = true;
+	hand_out(r);
+	r->within = false;
+	bool freed = false;
+	for (uint32_t i = 0; i < WINDOW; i++) {
+		struct object *o = r->window[i];
+		if (!o || o->needed)
+			continue;
+		freed = true;
+		if (o->odd)
+			continue; /* advance() frees it, when the source job does not look at the list of chunks */
+		r->window[i] = NULL;
+		unhold(o);
+	}
+	if (!active(r) && r->phase != ENCODING && r->phase != ENCODING_FINAL) {
+		struct ms_err e = MS_ERR_INIT;
+		(void)ms_err_set(&e, MS_ECANCELED, "no replica is left that wants this snapshot");
+		end(r, r->result.published ? NULL : &e);
+		return;
+	}
+	if (r->phase == UPLOADING_FINAL && !r->manifest->needed) {
+		struct ms_err e = MS_ERR_INIT;
+		if (!r->result.published)
+			(void)ms_err_set(&e, MS_ECANCELED, "no replica took the snapshot");
+		end(r, &e);
+		return;
+	}
+	mind_the_slow(r);
+	if (freed)
+		r->hooks.wake(r->hooks.arg);
+}
+
+/* The object is there: for everybody who takes part now. */
+static void publish(struct ms_snapshot_run *r, struct object *o) {
+	o->needed = active(r);
+	r->bytes += o->data.len;
+	r->result.txid = r->m.state.txid;
+	r->result.bytes = r->bytes;
+	progress(r);
+}
+
+void ms_snapshot_run_leave(struct ms_snapshot_run *r, struct ms_worker *w) {
+	for (uint32_t i = 0; i < r->nparts; i++) {
+		if (r->parts[i].worker != w)
+			continue;
+		r->within = true;
+		drop_out(&r->parts[i]);
+		ms_worker_leave_snapshot(w);
+		r->within = false;
+		progress(r);
+		return;
+	}
+}
+
+void ms_snapshot_run_waited_for(struct ms_snapshot_run *r, bool yes) {
+	r->waited_for = yes;
+	if (r->phase != ENDED)
+		mind_the_slow(r);
+}
+
+bool ms_snapshot_run_has(const struct ms_snapshot_run *r, const struct ms_worker *w) {
+	for (uint32_t i = 0; i < r->nparts; i++)
+		if (r->parts[i].worker == w)
+			return true;
+	return false;
 }
 
 /* ---- encoding ---- */
 
 static void encode_run(void *arg) {
 	struct ms_snapshot_run *r = arg;
-	struct ms_buf *out = &r->slot->out;
-	ms_buf_clear(out);
+	struct ms_buf *out = &r->encoding->data;
 	r->job_err = MS_ERR_INIT;
 	if (r->phase == ENCODING && r->raw_patch) {
 		struct ms_chunk_ref *c = current_ref(r);
@@ -496,41 +633,37 @@ static void encode_run(void *arg) {
 
 static void encode_done(void *arg) {
 	struct ms_snapshot_run *r = arg;
-	struct slot *s = r->slot;
-	if (r->cancelled || r->job_err.code != MS_OK || !wanted(r)) {
-		s->used = false;
-		if (r->job_err.code != MS_OK)
-			fail(r, r->job_err.code, r->job_err.msg);
-		else
-			fail(r, MS_ECANCELED, "no replica is left that wants this snapshot");
+	if (r->cancelled || r->job_err.code != MS_OK) {
+		end(r, r->job_err.code != MS_OK ? &r->job_err : NULL);
 		return;
 	}
 	struct ms_name n = {.generation = r->m.generation};
 	if (r->phase == ENCODING) {
+		struct object *o = r->window[r->chunks++ % WINDOW] = r->encoding;
+		r->encoding = NULL;
+		o->patch = r->raw_patch;
+		o->first_page = r->raw_first;
+		o->hash = current_ref(r)->hash;
 		n.kind = MS_NAME_CHUNK;
-		n.number = s->first_page = r->raw_first;
-		n.hash = s->hash = current_ref(r)->hash;
+		n.number = o->first_page;
+		n.hash = o->hash;
+		ms_name_format(&n, o->name);
 		r->raw_pages = r->raw_done = 0;
-		ms_name_format(&n, s->name);
-		r->phase = WAIT_SLOT;
-		put_all(r, s);
-		fill_on(r);
-		return;
+		r->phase = FILLING;
+		void (*wake)(void *) = r->hooks.wake;
+		void *wake_arg = r->hooks.arg;
+		publish(r, o); /* r may be gone */
+		wake(wake_arg);
+	} else {
+		n.kind = MS_NAME_SNAPSHOT;
+		n.first = r->m.state.txid;
+		n.first_us = r->m.state.time_us;
+		r->manifest = r->encoding;
+		r->encoding = NULL;
+		ms_name_format(&n, r->manifest->name);
+		r->phase = WAIT_DURABLE;
+		ms_snapshot_run_durable(r, ms_journal_durable_seq(r->journal));
 	}
-	n.kind = MS_NAME_SNAPSHOT;
-	n.first = r->m.state.txid;
-	n.first_us = r->m.state.time_us;
-	ms_name_format(&n, s->name);
-	r->phase = WAIT_DURABLE;
-	ms_snapshot_run_durable(r, ms_journal_durable_seq(r->journal));
-}
-
-static void encode(struct ms_snapshot_run *r, enum phase phase) {
-	r->slot = free_slot(r);
-	r->slot->used = true;
-	r->phase = phase;
-	r->job = (struct ms_job){.run = encode_run, .done = encode_done, .arg = r};
-	r->env->ops->submit(r->env, MS_LANE_CPU, &r->job);
 }
 
 void ms_snapshot_run_durable(struct ms_snapshot_run *r, uint64_t seq) {
@@ -542,43 +675,79 @@ void ms_snapshot_run_durable(struct ms_snapshot_run *r, uint64_t seq) {
 		return;
 	}
 	r->phase = UPLOADING_FINAL;
-	put_all(r, r->slot);
+	publish(r, r->manifest);
+}
+
+static void size_unknown(struct ms_snapshot_run *r, const struct object *o) {
+	struct ms_chunk_ref *v = o->patch ? r->patches : r->m.chunks;
+	for (uint32_t i = 0, n = o->patch ? r->npatches : r->m.nchunks; i < n; i++)
+		if (v[i].first_page == o->first_page && v[i].hash == o->hash)
+			v[i].bytes = 0;
 }
 
 void ms_snapshot_run_advance(struct ms_snapshot_run *r) {
 	struct ms_err err = MS_ERR_INIT;
-	if (r->phase != CHUNK_READY && r->phase != FINAL_READY)
-		return;
-	reap_all(r);
-	if (r->phase == FINAL_READY) {
-		/* The manifest says what is there. */
-		if (r->flying)
-			r->phase = WAIT_CHUNKS;
-		else
-			encode(r, ENCODING_FINAL);
+	for (uint32_t i = 0; i < WINDOW; i++) {
+		struct object *o = r->window[i];
+		if (!o || !o->odd)
+			continue;
+		size_unknown(r, o);
+		o->odd = false;
+		if (o->needed)
+			continue;
+		r->window[i] = NULL;
+		unhold(o);
+	}
+	if (r->phase == CHUNK_READY ? !has_room(r) : r->phase != FINAL_READY || !window_empty(r)) {
+		mind_the_slow(r);
 		return;
 	}
-	enum ms_code rc = r->raw_patch ? refs_reserve(&r->patches, &r->patches_cap, r->ref + 1, &err)
-				       : refs_reserve(&r->m.chunks, &r->chunk_cap, r->ref + 1, &err);
-	if (rc != MS_OK) {
-		fail(r, rc, err.msg);
+	if (!(r->encoding = calloc(1, sizeof *r->encoding))) {
+		(void)ms_err_set(&err, MS_ENOMEM, "snapshot object");
+		end(r, &err);
 		return;
 	}
-	*(r->raw_patch ? &r->npatches : &r->m.nchunks) = r->ref + 1;
-	r->m.state.page_size = ms_capture_state(r->cap)->page_size;
-	*current_ref(r) = (struct ms_chunk_ref){.first_page = r->raw_first, .pages = r->raw_pages, .patch = r->raw_patch, .generation = r->m.generation};
-	encode(r, ENCODING);
+	r->encoding->holds = 1;
+	ms_buf_init(&r->encoding->data, OBJECT_MAX);
+	if (r->phase == CHUNK_READY) {
+		enum ms_code rc = r->raw_patch ? refs_reserve(&r->patches, &r->patches_cap, r->ref + 1, &err)
+					       : refs_reserve(&r->m.chunks, &r->chunk_cap, r->ref + 1, &err);
+		if (rc != MS_OK) {
+			end(r, &err);
+			return;
+		}
+		*(r->raw_patch ? &r->npatches : &r->m.nchunks) = r->ref + 1;
+		r->m.state.page_size = ms_capture_state(r->cap)->page_size;
+		*current_ref(r) = (struct ms_chunk_ref){.first_page = r->raw_first, .pages = r->raw_pages, .patch = r->raw_patch, .generation = r->m.generation};
+		r->phase = ENCODING;
+	} else {
+		r->phase = ENCODING_FINAL;
+	}
+	mind_the_slow(r);
+	r->job = (struct ms_job){.run = encode_run, .done = encode_done, .arg = r};
+	r->env->ops->submit(r->env, MS_LANE_CPU, &r->job);
 }
 
 void ms_snapshot_run_drop(struct ms_snapshot_run *r, struct ms_snapshot_run **list) {
 	if (!r)
 		return;
 	r->cancelled = true;
-	if (r->flying || r->phase == ENCODING || r->phase == ENCODING_FINAL) {
+	r->env->ops->timer_stop(r->timer);
+	r->within = true;
+	for (uint32_t i = 0; i < r->nparts; i++) {
+		struct ms_worker *w = r->parts[i].worker;
+		if (!w || r->parts[i].published)
+			continue;
+		drop_out(&r->parts[i]);
+		ms_worker_leave_snapshot(w);
+	}
+	r->within = false;
+	enum phase phase = r->phase;
+	if (phase == ENCODING || phase == ENCODING_FINAL || puts_under_way(r)) {
 		r->list = list; /* the job or the puts under way end it */
 		r->next = *list;
 		*list = r;
-		return;
+	} else {
+		release(r);
 	}
-	release(r);
 }

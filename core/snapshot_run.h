@@ -3,9 +3,10 @@
  * chunk was read are noted (core/scan.h) and read again: as patch chunks while there are many, so that each pass stores only what has changed, the
  * last ones as patches in the manifest, all at one captured state. Every page read is compared with its page sum, so a published snapshot is proven page by page.
  *
- * Read once, given to every participating worker; MS_WORKER_SNAP_PUTS chunks are on their way at once, and the next one is read when one of
- * them has arrived everywhere. The manifest is put when all have. Memory: one chunk raw, MS_WORKER_SNAP_PUTS encoded, patches of at most
- * MS_SNAPSHOT_PATCH_MAX. Nothing is copied to local disk.
+ * Read once, given to every participating worker, at the pace of the slowest within a bound: up to MS_SNAPSHOT_WINDOW encoded chunks wait for those
+ * that are behind, then everything does, in sum for at most as long as the snapshot has moved plus MS_SNAPSHOT_PATIENCE_US. Then those that
+ * still are behind leave it (slow() is told), and the others go on. Each has the snapshot as soon as its own manifest is there. Memory: one
+ * chunk raw, the window, what replicas that have left are still at, patches of at most MS_SNAPSHOT_PATCH_MAX. Nothing is copied to local disk.
  *
  * Threads: fill() and touch() in the stream's source job; advance() and free() on the loop thread while no such job runs;
  * the rest on the loop thread at any time.
@@ -16,6 +17,9 @@
 #include "core/capture.h"
 #include "core/worker.h"
 
+#define MS_SNAPSHOT_WINDOW 4u		       /* chunks of at most MS_SNAPSHOT_CHUNK_BYTES */
+#define MS_SNAPSHOT_PATIENCE_US INT64_C(30000000) /* with one participant, or while all are behind, nobody waits in vain */
+
 struct ms_snapshot_run;
 struct ms_snapshot_result {
 	struct ms_err err;  /* MS_OK when at least one worker has it */
@@ -23,13 +27,23 @@ struct ms_snapshot_result {
 	uint64_t txid;
 	uint64_t bytes;	    /* of all objects */
 	uint32_t published; /* workers that have it */
+	uint32_t slow;	    /* workers that left because they were too slow */
 };
-/* workers: the participants (array copied). done runs on the loop thread once; the caller frees the run when no source job runs.
- * wake runs on the loop thread whenever fill() is wanted again. */
+struct ms_snapshot_hooks { /* loop thread */
+	void (*done)(void *arg, const struct ms_snapshot_result *); /* once; the caller frees the run when no source job runs */
+	void (*wake)(void *arg); /* fill() or advance() is wanted again */
+	void (*slow)(void *arg, struct ms_worker *w); /* it was too slow for the others, and has left */
+	void *arg;
+};
+/* workers: the participants (array copied). */
 enum ms_code ms_snapshot_run_new(struct ms_env *env, struct ms_journal *j, struct ms_capture *cap, struct ms_worker **workers, uint32_t n,
-				 int compression, uint32_t epoch, void (*done)(void *arg, const struct ms_snapshot_result *),
-				 void (*wake)(void *arg), void *arg,
-				 struct ms_snapshot_run **ret, struct ms_err *err) MS_WARN_UNUSED;
+				 int compression, uint32_t epoch, const struct ms_snapshot_hooks *hooks, struct ms_snapshot_run **ret,
+				 struct ms_err *err) MS_WARN_UNUSED;
+/* Takes a worker out, which has to stay until it has stopped or its puts have returned. */
+void ms_snapshot_run_leave(struct ms_snapshot_run *r, struct ms_worker *w);
+/* Others, who do not take part, wait for the place that this run takes: they count as ahead. */
+void ms_snapshot_run_waited_for(struct ms_snapshot_run *r, bool yes);
+bool ms_snapshot_run_has(const struct ms_snapshot_run *r, const struct ms_worker *w);
 /* True when fill() should be called after the next capture step. */
 bool ms_snapshot_run_wants_fill(const struct ms_snapshot_run *r);
 /* Source job: reads for at most budget_us, exact at the captured position. MS_EBUSY: not pinned now, try after the next step. */

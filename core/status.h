@@ -57,6 +57,9 @@ struct ms_worker_status {
 	uint64_t pending_bytes;
 	uint64_t puts, put_bytes, put_failures, retries, segments, snapshots, removals;
 	uint64_t put_us_total;
+	uint64_t bandwidth;	   /* configured, bytes a second; 0 = no limit */
+	uint64_t limited_us_total; /* that puts have waited for it */
+	bool limited;		   /* a put waits for it just now */
 	/* Commits that the journal gave up for this replica. Owed: not there yet, and to come as one catch-up. Folded: there as part of one. */
 	uint64_t owed_commits, owed_pages;
 	uint64_t owed_first, owed_last;	    /* txids; 0 nothing is owed */

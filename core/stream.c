@@ -16,8 +16,6 @@
 #define DRAIN_TICK_US 50000u
 #define TICK_US 1000000u	      /* snapshot policy, loss alarm */
 #define STOP_LEAST_US 1000000	      /* for the workers at a stop, however long the rest of it took */
-#define SNAPSHOT_MIN_BYTES (16u << 20) /* record bytes before the share rule may ask for a snapshot */
-#define SNAPSHOT_RETRY_US 30000000    /* after a failed snapshot */
 
 static const bool allowed[MS_STREAM_STATES][MS_STREAM_STATES] = {
 	/* to:		       STARTING WAITING SEEDING CATCHUP FOLLOWING PAUSED BLOCKED FENCED FAILED STOPPED */
@@ -73,33 +71,12 @@ static void answer_barriers(struct ms_stream *s, uint64_t began, const struct ms
 	}
 }
 
-static void answer_snapshot(struct ms_stream *s, uint64_t txid, const struct ms_err *err) {
-	void (*cb)(void *, uint64_t, const struct ms_err *) = s->snapshot_cb;
-	s->snapshot_cb = NULL;
-	if (cb)
-		cb(s->snapshot_arg, txid, err);
-}
-
-/* Gives a snapshot under way up; while a job runs, which may be writing into it, at that job's end. */
-void ms_stream_drop_run(struct ms_stream *s) {
-	if (!s->run)
-		return;
-	if (s->job_running) {
-		s->run_drop = true;
-		return;
-	}
-	ms_snapshot_run_drop(s->run, &s->dropped);
-	s->run = NULL;
-	s->run_drop = s->run_ended = false;
-	answer_snapshot(s, 0, &(struct ms_err){MS_ECANCELED, 0, "the snapshot was given up"});
-}
-
-static void end_stream(struct ms_stream *s, enum ms_stream_state state, const struct ms_err *err) {
+void ms_stream_end(struct ms_stream *s, enum ms_stream_state state, const struct ms_err *err) {
 	if (s->ended)
 		return;
 	s->ended = true;
 	set_state(s, state, err->msg);
-	ms_stream_drop_run(s);
+	ms_stream_snapshots_drop(s);
 	ms_stream_catchups_drop(s);
 	s->env->ops->timer_stop(s->timer);
 	if (!s->stopping && !s->job_running)
@@ -109,64 +86,6 @@ static void end_stream(struct ms_stream *s, enum ms_stream_state state, const st
 }
 
 /* ---- workers ---- */
-
-/* Failure is loud, and so is its end: once each, not once a try. */
-static void worker_changed(void *arg, struct ms_worker *w) {
-	struct ms_stream *s = arg;
-	for (uint32_t i = 0; i < s->nworkers; i++) {
-		struct ms_worker_status st;
-		char q[700];
-		if (s->workers[i] != w)
-			continue;
-		ms_worker_status(w, &st);
-		bool bad = st.state == MS_WORKER_RETRYING || st.state == MS_WORKER_FAILED, good = st.state == MS_WORKER_IDLE;
-		if (bad && !s->wbad[i])
-			ms_log(MS_LOG_WARN, "replica fails: commits stay in the local journal until it is back", "db=%s replica=%s error=%s", s->name,
-			       st.name, ms_log_q(q, sizeof q, st.last_error));
-		else if (good && s->wbad[i])
-			ms_log(MS_LOG_INFO, "replica is back", "db=%s replica=%s txid=%llu", s->name, st.name, (unsigned long long)st.txid);
-		s->wbad[i] = bad || (s->wbad[i] && !good);
-	}
-	if (!s->job_running && s->workers_started)
-		ms_stream_catchups_pump(s);
-	s->hooks.changed(s->hooks.arg, s);
-}
-
-static void worker_fenced(void *arg, struct ms_worker *w, const struct ms_err *err) {
-	struct ms_stream *s = arg;
-	bool authority = s->authority >= 0 && s->workers[s->authority] == w;
-	uint32_t left = 0;
-	for (uint32_t i = 0; i < s->nworkers; i++) {
-		struct ms_worker_status st;
-		ms_worker_status(s->workers[i], &st);
-		left += s->workers[i] != w && st.state != MS_WORKER_FENCED;
-	}
-	if (authority || !left)
-		end_stream(s, MS_STREAM_FENCED, err);
-	else
-		s->hooks.changed(s->hooks.arg, s);
-}
-
-static void worker_needs_snapshot(void *arg, struct ms_worker *w, const char *reason) {
-	struct ms_stream *s = arg;
-	(void)w;
-	char q[300];
-	ms_log(MS_LOG_INFO, "replica needs a snapshot", "db=%s reason=%s", s->name, ms_log_q(q, sizeof q, reason));
-	s->run_retry_us = 0;
-	if (s->started)
-		s->env->ops->timer_start(s->tick, 0);
-}
-
-static void start_workers(struct ms_stream *s) {
-	if (s->workers_started)
-		return;
-	const struct ms_generation_start *g = ms_capture_generation(s->cap);
-	struct ms_local_facts local = {.generation = g->generation, .state = *ms_capture_state(s->cap), .lineage = g->lineage,
-				       .nlineage = g->nlineage, .epoch = s->epoch};
-	s->workers_started = true;
-	for (uint32_t i = 0; i < s->nworkers; i++)
-		ms_worker_start(s->workers[i], &local);
-}
 
 /* Every replica has been asked, or did not answer in time. */
 static void probes_done(struct ms_stream *s) {
@@ -193,7 +112,7 @@ static void probes_done(struct ms_stream *s) {
 			s->adopt_head = s->auth_head;
 		}
 		if (!s->start_fork && !s->start_root)
-			start_workers(s);
+			ms_stream_start_workers(s);
 	} else if (s->auth_probe.reachable && !s->auth_probe.empty) {
 		if (!s->auth_probe.same_owner && !s->takeover) {
 			(void)ms_err_set(&err, MS_EFENCED,
@@ -201,7 +120,7 @@ static void probes_done(struct ms_stream *s) {
 					 "`migstream takeover %s`",
 					 s->auth_head.owner, s->auth_head.host, s->auth_head.generation.s,
 					 (unsigned long long)s->auth_probe.tail.txid, s->path);
-			end_stream(s, MS_STREAM_FENCED, &err);
+			ms_stream_end(s, MS_STREAM_FENCED, &err);
 			return;
 		}
 		s->adopt = true;
@@ -218,9 +137,9 @@ static void probes_done(struct ms_stream *s) {
 		next_step(s);
 }
 
-static void worker_probed(void *arg, struct ms_worker *w, const struct ms_probe *p) {
+void ms_stream_worker_probed(void *arg, struct ms_worker *w, const struct ms_probe *p) {
 	struct ms_stream *s = arg;
-	bool authority = s->authority >= 0 ? s->workers[s->authority] == w : s->workers[0] == w;
+	bool authority = (s->authority ? s->authority : s->replicas[0])->worker == w;
 	if (!p->reachable) {
 		char q[700];
 		ms_log(MS_LOG_WARN, "replica does not answer", "db=%s error=%s", s->name, ms_log_q(q, sizeof q, p->err.msg));
@@ -246,91 +165,6 @@ static void worker_probed(void *arg, struct ms_worker *w, const struct ms_probe 
 		probes_done(s);
 }
 
-/* ---- snapshots ---- */
-
-static void snapshot_ended(struct ms_stream *s) {
-	struct ms_snapshot_result *r = &s->run_result;
-	char q[700];
-	ms_snapshot_run_drop(s->run, &s->dropped);
-	s->run = NULL;
-	s->run_ended = false;
-	if (r->err.code == MS_OK) {
-		s->snapshots++;
-		ms_log(MS_LOG_INFO, "snapshot stored", "db=%s txid=%llu bytes=%llu replicas=%u", s->name, (unsigned long long)r->txid,
-		       (unsigned long long)r->bytes, r->published);
-	} else {
-		s->run_retry_us = (int64_t)(ms_env_mono_ns(s->env) / 1000) + SNAPSHOT_RETRY_US;
-		ms_log(MS_LOG_WARN, "snapshot failed", "db=%s error=%s", s->name, ms_log_q(q, sizeof q, r->err.msg));
-	}
-	answer_snapshot(s, r->txid, r->err.code == MS_OK ? NULL : &r->err);
-	s->hooks.changed(s->hooks.arg, s);
-}
-
-/* The next chunk can be read: at once, not at the next poll of a quiet database. Or a run that was given up has gone. */
-static void snapshot_woke(void *arg) {
-	struct ms_stream *s = arg;
-	if (s->workers_stopped)
-		ms_stream_finish_stop(s);
-	else
-		next_step(s);
-}
-
-static void snapshot_done(void *arg, const struct ms_snapshot_result *r) {
-	struct ms_stream *s = arg;
-	s->run_result = *r;
-	s->run_ended = true;
-	if (s->job_running) {
-		s->again = true;
-		return;
-	}
-	snapshot_ended(s);
-	if (!s->ended && !s->stopping)
-		next_step(s);
-}
-
-static bool worker_wants_snapshot(struct ms_stream *s, uint32_t i) {
-	struct ms_worker_status st;
-	struct ms_worker *w = s->workers[i];
-	ms_worker_status(w, &st);
-	if (st.state == MS_WORKER_FENCED || st.state == MS_WORKER_FAILED || st.state == MS_WORKER_STOPPED || st.state == MS_WORKER_RETRYING ||
-	    st.state == MS_WORKER_CLAIMING)
-		return false;
-	/* Between the ends of a catch-up that is owed there must be no other point: it could not be gone on from. */
-	if (ms_worker_owes(w))
-		return false;
-	if (ms_worker_waits_for_snapshot(w) || s->snapshot_wanted)
-		return true;
-	const struct ms_dbstate *db = &s->pub.state;
-	if (st.last_snapshot_txid >= db->txid)
-		return false; /* an idle database needs none */
-	uint64_t bytes = ms_worker_bytes_since_snapshot(w), size = (uint64_t)db->db_pages * db->page_size;
-	if (s->snapshot_share > 0 && bytes > SNAPSHOT_MIN_BYTES && (double)bytes > s->snapshot_share * (double)size)
-		return true;
-	return s->snapshot_interval_us > 0 && ms_env_now_us(s->env) - ms_worker_last_snapshot_us(w) >= s->snapshot_interval_us;
-}
-
-static void maybe_snapshot(struct ms_stream *s) {
-	struct ms_worker *want[64];
-	uint32_t n = 0;
-	if (s->run || s->job_running || !s->cap || s->mode != MODE_FOLLOW || s->stopping || s->ended || s->paused ||
-	    (int64_t)(ms_env_mono_ns(s->env) / 1000) < s->run_retry_us)
-		return;
-	for (uint32_t i = 0; i < s->nworkers && n < 64; i++)
-		if (worker_wants_snapshot(s, i))
-			want[n++] = s->workers[i];
-	if (!n)
-		return;
-	struct ms_err err = MS_ERR_INIT;
-	if (ms_snapshot_run_new(s->env, s->journal, s->cap, want, n, s->compression, s->epoch, snapshot_done, snapshot_woke, s, &s->run, &err) != MS_OK) {
-		char q[700];
-		ms_log(MS_LOG_WARN, "snapshot failed", "db=%s error=%s", s->name, ms_log_q(q, sizeof q, err.msg));
-		s->run_retry_us = (int64_t)(ms_env_mono_ns(s->env) / 1000) + SNAPSHOT_RETRY_US;
-		return;
-	}
-	s->snapshot_wanted = false;
-	next_step(s);
-}
-
 /* ---- stepping ---- */
 
 static void on_event(void *arg) {
@@ -347,7 +181,7 @@ static int64_t stop_left_us(const struct ms_stream *s) { return s->stop_at_us - 
 /* Nothing is stopped while a run that was given up is still in a job. */
 void ms_stream_finish_stop(struct ms_stream *s) {
 	s->workers_stopped = true;
-	if (s->dropped || s->catchups_dropped)
+	if (s->dropped || s->catchups_dropped || s->leaving)
 		return;
 	set_state(s, MS_STREAM_STOPPED, NULL);
 	void (*stopped)(void *) = s->stopped;
@@ -362,7 +196,7 @@ static void worker_stopped(void *arg) {
 
 static void stop_workers(struct ms_stream *s) {
 	struct ms_err err = MS_ERR_INIT;
-	ms_stream_drop_run(s);
+	ms_stream_snapshots_drop(s);
 	if (ms_journal_sync(s->journal, ms_journal_next_seq(s->journal) - 1, &err) != MS_OK) {
 		char q[700];
 		ms_log(MS_LOG_ERROR, "journal cannot be synced", "db=%s error=%s", s->name, ms_log_q(q, sizeof q, err.msg));
@@ -378,8 +212,8 @@ static void stop_workers(struct ms_stream *s) {
 		return;
 	}
 	for (uint32_t i = 0; i < s->nworkers; i++) {
-		ms_worker_kick(s->workers[i]);
-		ms_worker_stop(s->workers[i], left, worker_stopped, s);
+		ms_worker_kick(s->replicas[i]->worker);
+		ms_worker_stop(s->replicas[i]->worker, left, worker_stopped, s);
 	}
 }
 
@@ -415,6 +249,7 @@ static void step_done(void *arg) {
 	struct step_result *r = &s->pub;
 	char q[700];
 
+	ms_stream_replicas_settle(s);
 	if (r->note[0])
 		ms_log(MS_LOG_WARN, r->damaged ? "snapshot page differs" : "continuity", "db=%s txid=%llu note=%s", s->name,
 		       (unsigned long long)r->state.txid, ms_log_q(q, sizeof q, r->note));
@@ -429,26 +264,20 @@ static void step_done(void *arg) {
 			next_step(s);
 		return;
 	}
-	if (s->run_ended && !s->run_drop)
-		snapshot_ended(s);
 	/* After a new generation or a blind interval, what a snapshot has read is of another history. */
-	if (s->run_drop || r->snapshot_failed || r->generation_now || s->mode != MODE_FOLLOW) {
-		if (r->snapshot_failed && !r->damaged)
-			s->run_retry_us = (int64_t)(ms_env_mono_ns(s->env) / 1000) + SNAPSHOT_RETRY_US;
-		ms_stream_drop_run(s);
-	}
+	ms_stream_snapshots_stepped(s, r->snapshots_failed, r->damaged, r->generation_now || s->mode != MODE_FOLLOW);
 	if (s->catchups_drop || r->catchup_failed || r->generation_now || s->mode != MODE_FOLLOW)
 		ms_stream_catchups_drop(s);
 	if (r->err.code != MS_OK) {
 		s->step_errors++;
 		if (r->fenced) {
-			end_stream(s, MS_STREAM_FENCED, &r->err);
+			ms_stream_end(s, MS_STREAM_FENCED, &r->err);
 			if (s->stopping)
 				submit_step(s, TASK_RELEASE);
 			return;
 		}
 		answer_barriers(s, UINT64_MAX, &r->err);
-		ms_stream_drop_run(s);
+		ms_stream_snapshots_drop(s);
 		ms_stream_catchups_drop(s);
 		if (r->blocked) {
 			/* The journal or the page sums could not be written: what is in memory may be ahead of them. Recover from disk. */
@@ -469,7 +298,7 @@ static void step_done(void *arg) {
 		}
 		s->probes_left = s->nworkers;
 		for (uint32_t i = 0; i < s->nworkers; i++)
-			ms_worker_probe(s->workers[i], s->probe_timeout_us);
+			ms_worker_probe(s->replicas[i]->worker, s->probe_timeout_us);
 		if (!s->nworkers)
 			probes_done(s);
 		return;
@@ -478,7 +307,7 @@ static void step_done(void *arg) {
 		ms_log(MS_LOG_INFO, "generation starts", "db=%s generation=%s txid=%llu pages=%u page_size=%u", s->name, r->generation.s,
 		       (unsigned long long)r->state.txid, r->state.db_pages, r->state.page_size);
 	if (r->generation.s[0] && !s->start_fork && !s->start_root)
-		start_workers(s);
+		ms_stream_start_workers(s);
 	/* Whoever waits for a state wants it durable now, also where the journal would take its time. */
 	uint64_t durable = ms_journal_durable_seq(s->journal);
 	if (s->barriers || s->stopping)
@@ -503,15 +332,14 @@ static void step_done(void *arg) {
 		return;
 	}
 	explain(s);
-	if (s->run)
-		ms_snapshot_run_advance(s->run);
+	ms_stream_snapshots_advance(s);
 	ms_stream_catchups_pump(s);
-	maybe_snapshot(s);
+	ms_stream_snapshots_begin(s);
 	s->hooks.changed(s->hooks.arg, s);
 	if (s->job_running)
 		return;
 	/* A barrier waits for a look that has seen everything; a source that is busy says itself when to look again. */
-	if (s->again || r->src.more || (s->barriers && r->src.state != MS_SRC_BUSY) || ms_stream_catchups_want_fill(s) || (s->run && ms_snapshot_run_wants_fill(s->run))) {
+	if (s->again || r->src.more || (s->barriers && r->src.state != MS_SRC_BUSY) || ms_stream_catchups_want_fill(s) || ms_stream_snapshots_want_fill(s)) {
 		next_step(s);
 		return;
 	}
@@ -559,7 +387,7 @@ static void on_tick(void *arg) {
 	}
 	if (!s->job_running)
 		ms_stream_catchups_pump(s);
-	maybe_snapshot(s);
+	ms_stream_snapshots_begin(s);
 	if (!s->job_running && s->state == MS_STREAM_SEEDING && s->mode == MODE_FOLLOW && ms_stream_seeded(s))
 		set_state(s, MS_STREAM_FOLLOWING, NULL);
 	if (s->data_loss_threshold_us <= 0)
@@ -606,38 +434,24 @@ enum ms_code ms_stream_new(struct ms_env *env, struct ms_journal *j, struct ms_s
 	s->lost_commits = -1;
 	s->timer = env->ops->timer_new(env, on_timer, s);
 	s->tick = env->ops->timer_new(env, on_tick, s);
-	s->workers = calloc(cfg->nworkers + 1, sizeof *s->workers);
-	s->wcfg = calloc(cfg->nworkers + 1, sizeof *s->wcfg);
-	s->wbad = calloc(cfg->nworkers + 1, sizeof *s->wbad);
-	s->catchups = calloc(cfg->nworkers + 1, sizeof *s->catchups);
+	s->replicas = calloc(cfg->nworkers + 1, sizeof(struct stream_replica *));
+	for (int i = 0; i < SNAPSHOTS_AT_ONCE; i++)
+		s->snapshots_running[i].stream = s;
 	ms_stream_sink_init(s);
-	if (!s->name || !s->path || !s->dir || !s->timer || !s->tick || !s->workers || !s->wcfg || !s->wbad || !s->catchups) {
+	if (!s->name || !s->path || !s->dir || !s->timer || !s->tick || !s->replicas) {
 		rc = ms_err_set(err, MS_ENOMEM, "stream");
 		goto fail;
 	}
-	s->authority = cfg->authority;
-	for (uint32_t i = 0; i < cfg->nworkers && s->authority < 0; i++)
+	int64_t authority = cfg->authority;
+	for (uint32_t i = 0; i < cfg->nworkers && authority < 0; i++)
 		if (!cfg->workers[i].fencing_none)
-			s->authority = (int32_t)i;
-	struct ms_worker_hooks wh = {worker_probed, worker_changed, worker_fenced, worker_needs_snapshot, s};
+			authority = i;
 	for (uint32_t i = 0; i < cfg->nworkers; i++) {
-		char path[MS_PATH_MAX];
-		struct ms_worker_config w = cfg->workers[i];
-		if (snprintf(path, sizeof path, "%s/cursor-%s", cfg->dir, w.name) >= (int)sizeof path) {
-			rc = ms_err_set(err, MS_ETOOBIG, "path of the cursor of %s", w.name);
+		if ((rc = ms_stream_replica_new(s, &cfg->workers[i], authority == i, &s->replicas[i], err)) != MS_OK)
 			goto fail;
-		}
-		w.db = s->name;
-		w.state_path = path;
-		w.owner = s->owner;
-		w.host = s->host;
-		w.compression = s->compression;
-		w.authority = (int32_t)i == s->authority;
-		w.takeover = w.takeover || cfg->takeover;
-		if ((rc = ms_worker_new(env, j, &w, &wh, &s->workers[i], err)) != MS_OK)
-			goto fail;
-		s->wcfg[i].required = w.required;
 		s->nworkers++;
+		if (authority == i)
+			s->authority = s->replicas[i];
 	}
 	s->source = source;
 	*ret = s;
@@ -660,9 +474,8 @@ void ms_stream_durable(struct ms_stream *s, uint64_t durable_seq, const struct m
 	ms_stream_journalled(s, durable_seq);
 	if (s->workers_started)
 		for (uint32_t i = 0; i < s->nworkers; i++)
-			ms_worker_kick(s->workers[i]);
-	if (s->run && !s->run_ended)
-		ms_snapshot_run_durable(s->run, durable_seq);
+			ms_worker_kick(s->replicas[i]->worker);
+	ms_stream_snapshots_durable(s, durable_seq);
 	ms_stream_catchups_durable(s, durable_seq);
 }
 
@@ -670,7 +483,7 @@ void ms_stream_pause(struct ms_stream *s) {
 	if (s->paused || s->ended || s->stopping)
 		return;
 	s->paused = true;
-	ms_stream_drop_run(s);
+	ms_stream_snapshots_drop(s);
 	ms_stream_catchups_drop(s);
 	answer_barriers(s, UINT64_MAX, &(struct ms_err){MS_ECANCELED, 0, "paused"});
 	if (s->started && !s->job_running && !s->probes_left)
@@ -706,22 +519,22 @@ void ms_stream_snapshot(struct ms_stream *s, void (*cb)(void *arg, uint64_t txid
 	s->snapshot_cb = cb;
 	s->snapshot_arg = arg;
 	s->snapshot_wanted = true;
-	s->run_retry_us = 0;
-	maybe_snapshot(s);
+	ms_stream_snapshots_at_once(s);
+	ms_stream_snapshots_begin(s);
 }
 
 void ms_stream_takeover(struct ms_stream *s) {
 	s->takeover = true;
 	s->adopt_only = false;
 	for (uint32_t i = 0; i < s->nworkers; i++)
-		ms_worker_allow_takeover(s->workers[i]);
+		ms_worker_allow_takeover(s->replicas[i]->worker);
 }
 
 static void stop_now(struct ms_stream *s) {
 	s->draining = false;
 	s->env->ops->timer_stop(s->timer);
 	s->env->ops->timer_stop(s->tick);
-	ms_stream_drop_run(s);
+	ms_stream_snapshots_drop(s);
 	ms_stream_catchups_drop(s);
 	answer_barriers(s, UINT64_MAX, &(struct ms_err){MS_ECLOSED, 0, "stopping"});
 	bool look = s->started && s->cap && s->mode == MODE_FOLLOW && !s->ended && !s->paused;
@@ -737,8 +550,8 @@ static bool seed_owed(const struct ms_stream *s) {
 		return false;
 	for (uint32_t i = 0; i < s->nworkers; i++) {
 		struct ms_worker_status st;
-		ms_worker_status(s->workers[i], &st);
-		if (s->wcfg[i].required && ms_worker_waits_for_snapshot(s->workers[i]) && st.state != MS_WORKER_RETRYING &&
+		ms_worker_status(s->replicas[i]->worker, &st);
+		if (s->replicas[i]->required && ms_worker_waits_for_snapshot(s->replicas[i]->worker) && st.state != MS_WORKER_RETRYING &&
 		    st.state != MS_WORKER_FAILED && st.state != MS_WORKER_FENCED)
 			return true;
 	}
@@ -761,23 +574,24 @@ void ms_stream_stop(struct ms_stream *s, int64_t deadline_us, void (*stopped)(vo
 void ms_stream_free(struct ms_stream *s) {
 	if (!s)
 		return;
-	for (uint32_t i = 0; i < s->nworkers; i++)
-		ms_worker_free(s->workers[i]);
 	/* Nothing of these is left after a stop; on a dead simulated machine, whatever it was at. */
-	if (s->run)
-		ms_snapshot_run_abandon(s->run);
-	while (s->dropped)
-		ms_snapshot_run_abandon(s->dropped);
+	ms_stream_snapshots_abandon(s);
 	ms_stream_catchups_abandon(s);
+	for (uint32_t i = 0; i < s->nworkers; i++)
+		ms_stream_replica_free(s->replicas[i]);
+	free(s->replicas);
+	struct stream_replica *lists[] = {s->joining, s->leaving, s->buried};
+	for (int i = 0; i < 3; i++)
+		while (lists[i]) {
+			struct stream_replica *next = lists[i]->next;
+			ms_stream_replica_free(lists[i]);
+			lists[i] = next;
+		}
 	while (s->barriers) {
 		struct barrier *next = s->barriers->next;
 		free(s->barriers);
 		s->barriers = next;
 	}
-	free(s->workers);
-	free(s->wcfg);
-	free(s->wbad);
-	free(s->catchups);
 	if (s->poll)
 		s->env->ops->poll_free(s->poll);
 	s->env->ops->timer_free(s->timer);

@@ -58,6 +58,21 @@ void ms_stream_barrier(struct ms_stream *s, void (*cb)(void *arg, uint64_t txid,
 /* Takes a snapshot as soon as possible; cb may be NULL. */
 void ms_stream_snapshot(struct ms_stream *s, void (*cb)(void *arg, uint64_t txid, const struct ms_err *err), void *arg);
 void ms_stream_takeover(struct ms_stream *s);
+
+/* ---- changes of replicas, while the source stays attached and the others go on ---- */
+/* Only then: the workers have been started, and it has not ended nor been asked to stop. */
+bool ms_stream_replicas_changeable(const struct ms_stream *s);
+bool ms_stream_has_replica(const struct ms_stream *s, const char *name);
+/* Ships for at most deadline_us more; then nothing is kept for it, and done(arg) is called (loop thread, not from within). Not for the fencing
+ * authority, nor the last one. Its cursor stays in the shadow directory. */
+void ms_stream_remove_replica(struct ms_stream *s, const char *name, int64_t deadline_us, void (*done)(void *arg), void *arg);
+/* As at a start: it goes on from its cursor, is served from the journal, or gets a snapshot of its own. No other replica may have its name or
+ * place, nor be leaving with it. MS_EEXISTS. */
+enum ms_code ms_stream_add_replica(struct ms_stream *s, const struct ms_worker_config *cfg, struct ms_err *err) MS_WARN_UNUSED;
+/* What can be changed without a new claim: see ms_worker_tune(). */
+void ms_stream_tune_replica(struct ms_stream *s, const struct ms_worker_config *cfg);
+/* When snapshots are taken, and the data-loss threshold; nothing else of cfg is looked at. */
+void ms_stream_tune(struct ms_stream *s, const struct ms_stream_config *cfg);
 /* Everything visible at the last look is captured, durable, and on every replica, and no seed is owed. */
 bool ms_stream_caught_up(const struct ms_stream *s);
 /* It is not caught up, and waiting would not change that: some replica is hopeless (ms_worker_hopeless), and the others have everything or

@@ -26,7 +26,8 @@ struct handed {
 struct step_result {
 	struct ms_err err;
 	struct ms_step_result src;
-	bool attached_now, generation_now, blocked, fenced, snapshot_failed, catchup_failed, damaged;
+	bool attached_now, generation_now, blocked, fenced, catchup_failed, damaged;
+	unsigned snapshots_failed; /* bit by number */
 	char note[512]; /* something worth a log line at warn */
 	struct ms_dbstate state;
 	struct ms_generation generation;
@@ -42,11 +43,33 @@ struct barrier {
 	void *arg;
 };
 
-struct stream_catchup { /* of one worker */
+/* One replica. The list is changed, and members are freed, only while no job runs; the loop thread's but for `catchup`. */
+struct stream_replica {
 	struct ms_stream *stream;
-	struct ms_catchup_run *run; /* also read by the job; set and freed only while none runs */
-	int64_t retry_us;	    /* not before this mono us */
-	bool owing;		    /* has been logged */
+	struct ms_worker *worker;
+	char *name;
+	bool required;
+	bool bad;  /* a failure has been logged */
+	bool slow; /* too slow for the others' snapshot */
+	/* What is owed to it (stream_catchup.c). */
+	struct ms_catchup_run *catchup; /* also read by the job; set and freed only while none runs */
+	int64_t catchup_retry_us;	/* not before this mono us */
+	bool owing;			/* has been logged */
+	/* On its way out: what is told when its worker has stopped (NULL: it stays), and how long that may ship. */
+	void (*left)(void *arg);
+	void *left_arg;
+	int64_t leave_us;
+	struct stream_replica *next; /* among those that join, leave or are buried */
+};
+
+/* A snapshot under way (stream_snapshot.c). */
+#define SNAPSHOTS_AT_ONCE 2
+struct stream_snapshot {
+	struct ms_stream *stream;
+	struct ms_snapshot_run *run; /* also read by the job; set and freed only while none runs */
+	bool ended, drop;	     /* to be looked at when no job runs */
+	bool asked;		     /* answers ms_stream_snapshot() */
+	struct ms_snapshot_result result;
 };
 
 struct ms_stream {
@@ -63,11 +86,10 @@ struct ms_stream {
 	/* loop thread */
 	enum ms_stream_state state;
 	char why[MS_STATUS_TEXT];
-	struct ms_worker **workers;
-	struct ms_worker_config *wcfg;
-	bool *wbad; /* a failure has been logged */
+	struct stream_replica **replicas; /* nworkers */
+	struct stream_replica *joining, *leaving, *buried; /* not in the list yet; whose workers stop; whose workers have */
 	uint32_t nworkers, probes_left, workers_left;
-	int32_t authority;
+	struct stream_replica *authority; /* NULL none */
 	struct ms_probe auth_probe;
 	struct ms_head auth_head; /* owned copy */
 	bool workers_started;
@@ -79,15 +101,12 @@ struct ms_stream {
 	bool draining; /* asked to stop, but a first snapshot is still owed */
 	void (*stopped)(void *arg);
 	void *stopped_arg;
-	struct ms_snapshot_run *run; /* also read by the job; set and freed only while none runs */
+	struct stream_snapshot snapshots_running[SNAPSHOTS_AT_ONCE];
+	int64_t snapshot_retry_us, snapshot_due_us; /* not before this mono us; somebody wants one since then, 0 nobody */
 	struct ms_snapshot_run *dropped; /* given up, but with a job or puts under way */
-	bool run_ended, run_drop;
-	struct ms_snapshot_result run_result;
-	struct stream_catchup *catchups; /* nworkers */
 	bool catchups_drop;
 	struct ms_catchup_run *catchups_dropped; /* given up, but with a job or a put under way */
 	_Atomic bool checkpoint_wanted; /* page sums hold the journal up */
-	int64_t run_retry_us; /* not before this mono us */
 	void (*snapshot_cb)(void *arg, uint64_t txid, const struct ms_err *err);
 	void *snapshot_arg;
 	struct barrier *barriers;
@@ -124,7 +143,32 @@ struct ms_stream {
 
 #define MS_SLICE_BYTES (1u << 20)
 /* stream.c */
-void ms_stream_drop_run(struct ms_stream *s);
+void ms_stream_end(struct ms_stream *s, enum ms_stream_state state, const struct ms_err *err);
+void ms_stream_worker_probed(void *stream, struct ms_worker *w, const struct ms_probe *p);
+/* stream_replicas.c; loop thread */
+enum ms_code ms_stream_replica_new(struct ms_stream *s, const struct ms_worker_config *cfg, bool authority, struct stream_replica **ret,
+				   struct ms_err *err) MS_WARN_UNUSED;
+void ms_stream_replica_free(struct stream_replica *r); /* accepts NULL; its worker has stopped, or never started */
+void ms_stream_start_workers(struct ms_stream *s);
+void ms_stream_replicas_settle(struct ms_stream *s); /* no job runs: who leaves or joins does */
+/* stream_snapshot.c; loop thread */
+void ms_stream_snapshots_begin(struct ms_stream *s); /* those that are due */
+void ms_stream_snapshots_at_once(struct ms_stream *s); /* does not wait for the next try after a failure */
+void ms_stream_snapshots_drop(struct ms_stream *s); /* gives them up */
+/* A job has ended. failed: bits of what could not be read; all: everything is given up. */
+void ms_stream_snapshots_stepped(struct ms_stream *s, unsigned failed, bool damaged, bool all);
+void ms_stream_snapshots_advance(struct ms_stream *s);
+void ms_stream_snapshots_durable(struct ms_stream *s, uint64_t seq);
+void ms_stream_snapshots_leave(struct ms_stream *s, struct ms_worker *w);
+bool ms_stream_snapshots_under_way(const struct ms_stream *s);
+bool ms_stream_snapshots_want_fill(const struct ms_stream *s);
+uint64_t ms_stream_snapshots_need_seq(const struct ms_stream *s);
+void ms_stream_snapshots_let_go(struct ms_stream *s, uint64_t before);
+void ms_stream_snapshots_abandon(struct ms_stream *s); /* on a dead machine */
+/* source job */
+void ms_stream_snapshots_touch(struct ms_stream *s, uint32_t pgno);
+enum ms_code ms_stream_snapshots_fill(struct ms_stream *s, uint64_t budget_us, unsigned *ret_failed, struct ms_err *err) MS_WARN_UNUSED;
+/* stream.c */
 void ms_stream_finish_stop(struct ms_stream *s); /* once nothing is under way any more */
 /* stream_status.c: what is durable now. */
 void ms_stream_journalled(struct ms_stream *s, uint64_t durable_seq);

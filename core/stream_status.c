@@ -6,7 +6,7 @@
 
 bool ms_stream_seeded(const struct ms_stream *s) {
 	for (uint32_t i = 0; i < s->nworkers; i++)
-		if (s->wcfg[i].required && ms_worker_waits_for_snapshot(s->workers[i]))
+		if (s->replicas[i]->required && ms_worker_waits_for_snapshot(s->replicas[i]->worker))
 			return false;
 	return true;
 }
@@ -21,10 +21,10 @@ const char *ms_stream_why_seeding(const struct ms_stream *s, char ret[MS_STATUS_
 }
 
 bool ms_stream_caught_up(const struct ms_stream *s) {
-	if (!s->settled || s->job_running || s->run || s->snapshot_wanted || s->mode != MODE_FOLLOW || s->journalled.txid != s->pub.state.txid || !ms_stream_seeded(s))
+	if (!s->settled || s->job_running || ms_stream_snapshots_under_way(s) || s->snapshot_wanted || s->mode != MODE_FOLLOW || s->journalled.txid != s->pub.state.txid || !ms_stream_seeded(s))
 		return false;
 	for (uint32_t i = 0; i < s->nworkers; i++)
-		if (!ms_worker_caught_up(s->workers[i]))
+		if (!ms_worker_caught_up(s->replicas[i]->worker))
 			return false;
 	return true;
 }
@@ -33,11 +33,11 @@ bool ms_stream_hopeless(const struct ms_stream *s, int64_t patience_us, struct m
 	bool hopeless = false, busy = false, served = false, held_up = false;
 	for (uint32_t i = 0; i < s->nworkers; i++) {
 		struct ms_worker_status st;
-		if (ms_worker_caught_up(s->workers[i])) {
+		if (ms_worker_caught_up(s->replicas[i]->worker)) {
 			served = true;
 			continue;
 		}
-		ms_worker_status(s->workers[i], &st);
+		ms_worker_status(s->replicas[i]->worker, &st);
 		if (!ms_worker_hopeless(&st, patience_us)) {
 			busy = true;
 			continue;
@@ -107,8 +107,8 @@ enum ms_code ms_stream_get_status(const struct ms_stream *s, struct ms_stream_st
 	ret->last_commit_us = ret->db.time_us;
 	ret->nworkers = s->nworkers;
 	for (uint32_t i = 0; i < s->nworkers; i++) {
-		ms_worker_status(s->workers[i], &ret->workers[i]);
-		ret->workers[i].no_base = ms_worker_waits_for_snapshot(s->workers[i]);
+		ms_worker_status(s->replicas[i]->worker, &ret->workers[i]);
+		ret->workers[i].no_base = ms_worker_waits_for_snapshot(s->replicas[i]->worker);
 	}
 	return MS_OK;
 }

@@ -68,8 +68,7 @@ static bool prev_page(void *arg, uint32_t pgno, uint8_t *out) {
 
 static void touch(void *arg, uint32_t pgno) {
 	struct ms_stream *s = arg;
-	if (s->run)
-		ms_snapshot_run_touch(s->run, pgno);
+	ms_stream_snapshots_touch(s, pgno);
 	ms_stream_catchups_touch(s, pgno);
 }
 
@@ -483,21 +482,16 @@ static enum ms_code follow_step(struct ms_stream *s, struct ms_err *err) {
 	}
 	if (s->out.src.state != MS_SRC_FOLLOWING)
 		return MS_OK;
-	if (s->run && ms_snapshot_run_wants_fill(s->run)) {
-		struct ms_err e = MS_ERR_INIT;
-		rc = ms_snapshot_run_fill(s->run, s->source, FILL_BUDGET_US, &e);
-		if (rc != MS_OK && rc != MS_EBUSY) {
-			s->out.snapshot_failed = true;
-			s->out.damaged = rc == MS_ECORRUPT;
-			snprintf(s->out.note, sizeof s->out.note, "snapshot: %.480s", e.msg);
-			/* A page that differs is caught up; page sums that do not add up cannot be trusted at all: a new generation. */
-			if (rc == MS_ECORRUPT || rc == MS_EGAP) {
-				s->lost_commits = -1;
-				return begin_scan(s, rc == MS_EGAP ? MODE_SEED : MODE_CATCHUP, err);
-			}
+	struct ms_err e = MS_ERR_INIT;
+	if ((rc = ms_stream_snapshots_fill(s, FILL_BUDGET_US, &s->out.snapshots_failed, &e)) != MS_OK) {
+		s->out.damaged = rc == MS_ECORRUPT;
+		snprintf(s->out.note, sizeof s->out.note, "snapshot: %.480s", e.msg);
+		/* A page that differs is caught up; page sums that do not add up cannot be trusted at all: a new generation. */
+		if (rc == MS_ECORRUPT || rc == MS_EGAP) {
+			s->lost_commits = -1;
+			return begin_scan(s, rc == MS_EGAP ? MODE_SEED : MODE_CATCHUP, err);
 		}
 	}
-	struct ms_err e = MS_ERR_INIT;
 	if ((rc = ms_stream_catchups_fill(s, &e)) != MS_OK) {
 		s->out.catchup_failed = true;
 		s->out.damaged = rc == MS_ECORRUPT;

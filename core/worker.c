@@ -23,8 +23,6 @@
 #define SECOND_US UINT64_C(1000000)
 #define FAILED_RETRY_US (60 * SECOND_US)
 #define SAVE_RETRY_US (5 * SECOND_US)
-#define DEFAULT_SEGMENT_BYTES (16u << 20)
-#define DEFAULT_OBJECT_MAX (UINT64_C(1) << 30)
 #define DEFAULT_GRACE_US (INT64_C(600) * 1000000)
 
 uint64_t ms_worker_mono_us(const struct ms_worker *w) { return ms_env_mono_ns(w->env) / 1000; }
@@ -149,7 +147,9 @@ static void submit(struct ms_worker *w, enum ms_task_kind kind) {
 	t->put_us = 0;
 	t->removed = 0;
 	t->now_us = ms_env_now_us(w->env);
+	t->segment_bytes = ms_worker_segment_bytes(w);
 	t->retention_us = w->cfg.snapshot_retention_us;
+	t->spacing_us = w->cfg.snapshot_spacing_us;
 	t->grace_us = w->cfg.removal_grace_us ? w->cfg.removal_grace_us : DEFAULT_GRACE_US;
 	t->keep_chunks = w->snap_running;
 	if (kind == MS_TASK_REMOVE) {
@@ -225,8 +225,7 @@ static void claim_done(struct ms_worker *w, struct ms_task *t) {
 		w->only_snapshot[0] = '\0'; /* that was about another position */
 	if (w->scan_seq < w->cur.seq || seq != w->cur.seq)
 		ms_worker_scan_reset(w);
-	if (w->cfg.check_interval_us > 0 && w->cfg.snapshot_retention_us > 0)
-		w->prune_at_us = ms_worker_mono_us(w) + (uint64_t)w->cfg.check_interval_us;
+	ms_worker_plan_prune(w);
 	bool again = w->lost.code && w->cur.base == MS_BASE_THERE;
 	if (again)
 		w->cur.base = MS_BASE_WANTED;
@@ -472,7 +471,7 @@ static bool ship_due(struct ms_worker *w, uint64_t now, uint64_t *next) {
 		return true;
 	if (!w->nwaiting)
 		return false;
-	if (w->more || w->stopping || !w->last_segment_us || w->cfg.min_interval_us <= 0 || ms_worker_waiting_bytes(w) >= w->cfg.segment_bytes)
+	if (w->more || w->stopping || !w->last_segment_us || w->cfg.min_interval_us <= 0 || ms_worker_waiting_bytes(w) >= ms_worker_segment_bytes(w))
 		return true;
 	for (uint32_t i = 0; i < w->nwaiting; i++)
 		if (w->waiting[i].generation)
@@ -582,26 +581,6 @@ static void on_deadline(void *arg) {
 
 /* ---- interface ---- */
 
-static enum ms_code copy_config(struct ms_worker *w, const struct ms_worker_config *cfg, struct ms_err *err) {
-	w->cfg = *cfg;
-	w->cfg.spec = &w->spec;
-	w->cfg.db = strdup(cfg->db);
-	w->cfg.name = strdup(cfg->name ? cfg->name : cfg->spec->scheme);
-	w->cfg.url = strdup(cfg->url ? cfg->url : "");
-	w->cfg.state_path = strdup(cfg->state_path);
-	w->cfg.owner = strdup(cfg->owner ? cfg->owner : "");
-	w->cfg.host = strdup(cfg->host ? cfg->host : "");
-	if (!w->cfg.db || !w->cfg.name || !w->cfg.url || !w->cfg.state_path || !w->cfg.owner || !w->cfg.host)
-		return ms_err_set(err, MS_ENOMEM, "replica worker");
-	if (!w->cfg.segment_bytes)
-		w->cfg.segment_bytes = DEFAULT_SEGMENT_BYTES;
-	if (!w->cfg.object_max)
-		w->cfg.object_max = DEFAULT_OBJECT_MAX;
-	if (strlen(w->cfg.owner) >= MS_OWNER_MAX || strlen(w->cfg.host) >= MS_OWNER_MAX)
-		return ms_err_set(err, MS_EINVAL, "owner '%s' or host '%s' is longer than %d bytes", w->cfg.owner, w->cfg.host, MS_OWNER_MAX - 1);
-	return ms_replica_spec_copy(&w->spec, cfg->spec, err);
-}
-
 enum ms_code ms_worker_new(struct ms_env *env, struct ms_journal *j, const struct ms_worker_config *cfg, const struct ms_worker_hooks *hooks,
 			   struct ms_worker **ret, struct ms_err *err) {
 	struct ms_worker *w = calloc(1, sizeof *w);
@@ -612,7 +591,8 @@ enum ms_code ms_worker_new(struct ms_env *env, struct ms_journal *j, const struc
 	w->journal = j;
 	w->hooks = *hooks;
 	w->takeover = cfg->takeover;
-	enum ms_code rc = copy_config(w, cfg, err);
+	ms_throttle_init(&w->throttle, env, cfg->bandwidth);
+	enum ms_code rc = ms_worker_config_copy(w, cfg, err);
 	if (rc)
 		goto fail;
 	w->timer = env->ops->timer_new(env, on_timer, w);
@@ -661,6 +641,7 @@ void ms_worker_free(struct ms_worker *w) {
 		w->env->ops->timer_free(w->probe_timer);
 		w->env->ops->timer_free(w->stop_timer);
 	}
+	ms_throttle_release(&w->throttle);
 	ms_handle_close(&w->main);
 	ms_worker_snap_release(w);
 	ms_task_release(&w->task);
@@ -671,13 +652,7 @@ void ms_worker_free(struct ms_worker *w) {
 	free(w->local.lineage);
 	free(w->waiting);
 	free(w->scan.v);
-	ms_replica_spec_release(&w->spec);
-	free((char *)w->cfg.db);
-	free((char *)w->cfg.name);
-	free((char *)w->cfg.url);
-	free((char *)w->cfg.state_path);
-	free((char *)w->cfg.owner);
-	free((char *)w->cfg.host);
+	ms_worker_config_release(w);
 	free(w);
 }
 

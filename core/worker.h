@@ -28,6 +28,8 @@ struct ms_worker_config {
 	bool fencing_none;  /* backend without create-if-absent: no head, no fence */
 	bool takeover;	    /* `takeover: auto`, or asked for by `migstream takeover` */
 	int64_t min_interval_us;
+	uint64_t bandwidth;	/* bytes a second for segments and snapshots; 0 = no limit */
+	unsigned concurrency;	/* snapshot objects under way at once, up to MS_WORKER_SNAP_PUTS; 0 = as many as the backend calls useful, 1 with a bandwidth */
 	uint64_t segment_bytes; /* most record bytes put into one segment; 0 = 16 MiB. One larger transaction is one larger object. */
 	uint64_t object_max;	/* a transaction above this spans parts; 0 = 1 GiB */
 	int64_t snapshot_retention_us, check_interval_us; /* retention; 0 = keep everything / never */
@@ -49,8 +51,6 @@ struct ms_probe {
 };
 
 struct ms_worker;
-#define MS_WORKER_SNAP_PUTS 4u
-
 #define MS_WORKER_SNAP_PUTS 4u /* snapshot objects under way */
 
 struct ms_worker_hooks { /* loop thread */
@@ -73,12 +73,16 @@ void ms_worker_probe(struct ms_worker *w, int64_t timeout_us);
 void ms_worker_start(struct ms_worker *w, const struct ms_local_facts *local);
 /* The journal's durable prefix has grown (cheap; call it for every worker). */
 void ms_worker_kick(struct ms_worker *w);
+unsigned ms_worker_snapshot_puts(const struct ms_worker *w); /* that it takes at once */
+bool ms_worker_snapshot_idle(const struct ms_worker *w);	     /* nothing of an earlier snapshot is under way any more */
 /* Puts one object of a snapshot; retries by itself until it is there (EEXISTS with equal bytes counts as done), or the worker is fenced
  * or stopped, or its class is not retried (done then gets the error: MS_ECONFLICT when something else lies under the name).
  * done gets MS_EEXISTS, as a success, where a chunk of the same content is there in other bytes. data stays valid until done. At most
  * MS_WORKER_SNAP_PUTS at a time, which may end in any order; they wait for the claim. */
 void ms_worker_put_snapshot_object(struct ms_worker *w, const char *name, const uint8_t *data, size_t len,
 				   void (*done)(void *arg, const struct ms_err *err), void *arg);
+/* The snapshot goes on without this worker: what it has under way is cancelled, and done gets MS_ECANCELED, now or soon. */
+void ms_worker_leave_snapshot(struct ms_worker *w);
 /* The manifest is on the replica: cursor moves to it if the worker was waiting for a base (journal_seq = first entry after the snapshot's state). */
 void ms_worker_snapshot_published(struct ms_worker *w, const struct ms_manifest *m, uint64_t journal_seq, uint64_t bytes);
 /* Lowest journal sequence that is still to be kept for this worker; UINT64_MAX none (it waits for a snapshot that becomes its cursor). */
@@ -120,6 +124,8 @@ int64_t ms_worker_last_snapshot_us(const struct ms_worker *w);
 /* Takes ownership from another owner (the config's takeover, given later). A fenced worker that had been started claims again at once; one
  * that was refused because the replica is ahead needs a new generation first: probe, fork, start. */
 void ms_worker_allow_takeover(struct ms_worker *w);
+/* Takes over required, min_interval_us, bandwidth, concurrency (of snapshot objects) and what concerns retention; nothing else of cfg is looked at. */
+void ms_worker_tune(struct ms_worker *w, const struct ms_worker_config *cfg);
 void ms_worker_status(const struct ms_worker *w, struct ms_worker_status *ret);
 /* Runs retention now (tests, `prune`). */
 void ms_worker_prune_now(struct ms_worker *w);

@@ -149,7 +149,7 @@ enum ms_code ms_task_catchup(struct ms_worker *w, struct ms_task *t, struct ms_r
 		if ((rc = encode(w, t, &out, err)))
 			break;
 		uint64_t from = ms_env_mono_ns(w->env);
-		rc = ms_replica_put_mem(r, name, out.data, out.len, err);
+		rc = ms_throttle_put_mem(&w->throttle, r, name, out.data, out.len, &w->main.cancel, err);
 		t->put_us = (int64_t)((ms_env_mono_ns(w->env) - from) / 1000);
 		if (rc == MS_EEXISTS) {
 			rc = adopt(w, t, r, name, &done, err);

@@ -18,6 +18,7 @@
 #include "core/segment_upload.h"
 #include "core/worker.h"
 #include "replicas/retry.h"
+#include "replicas/throttle.h"
 
 #define MS_WORKER_HEAD_MAX (16u << 20)
 #define MS_WORKER_MANIFEST_MAX (64u << 20)
@@ -109,7 +110,8 @@ struct ms_task {
 	int64_t put_us;
 	bool more;
 	/* plan, remove */
-	int64_t now_us, retention_us, grace_us;
+	uint64_t segment_bytes;
+	int64_t now_us, retention_us, spacing_us, grace_us;
 	bool keep_chunks;
 	struct ms_retention_names {
 		char **names; /* owned */
@@ -146,7 +148,8 @@ struct ms_snap_put {
 	struct ms_retry retry;
 	uint64_t retry_at_us; /* monotonic; 0 none */
 	struct ms_err err;
-	bool busy; /* in a job */
+	bool busy;    /* in a job */
+	bool leaving; /* cancelled, and not tried again */
 	char name[MS_NAME_MAX];
 	const uint8_t *data;
 	size_t len;
@@ -167,6 +170,7 @@ struct ms_worker {
 	struct ms_local_facts local;
 	bool takeover;
 
+	struct ms_throttle throttle; /* of segments, catch-ups and snapshot objects */
 	struct ms_handle main;
 	struct ms_replica_caps caps; /* of main, once open */
 	bool warned; /* of caps.warning */
@@ -316,6 +320,13 @@ void ms_worker_settle_claimed(struct ms_worker *w);
 void ms_worker_settle_jumped(struct ms_worker *w);
 /* worker_catchup.c */
 void ms_worker_catchup_end(struct ms_worker *w, const struct ms_err *err);
+
+/* worker_config.c */
+enum ms_code ms_worker_config_copy(struct ms_worker *w, const struct ms_worker_config *cfg, struct ms_err *err) MS_WARN_UNUSED;
+void ms_worker_config_release(struct ms_worker *w);
+/* Where bytes a second are few, a segment is what some seconds carry, so that the cursor moves. */
+uint64_t ms_worker_segment_bytes(struct ms_worker *w);
+void ms_worker_plan_prune(struct ms_worker *w); /* from now */
 
 /* worker.c */
 void ms_worker_want_snapshot(struct ms_worker *w, enum ms_cursor_base base, const char *reason);

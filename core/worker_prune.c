@@ -129,7 +129,7 @@ static enum ms_code make_plan(struct ms_worker *w, const struct ms_task *t, stru
 	struct objects all = {0}, needed = {0};
 	struct ms_retention_policy policy = {.now_us = t->now_us,
 					     .snapshot_retention_us = t->retention_us,
-					     .snapshot_spacing_us = w->cfg.snapshot_spacing_us,
+					     .snapshot_spacing_us = t->spacing_us,
 					     .lineage = t->cur.lineage,
 					     .nlineage = t->cur.nlineage,
 					     .keep_chunks = t->keep_chunks};

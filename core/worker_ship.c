@@ -165,7 +165,7 @@ static void run_start(struct ms_worker *w, struct ms_task *t, struct ms_run_star
 				     .generation = c->generation,
 				     .state = c->state,
 				     .epoch = t->epoch,
-				     .segment_bytes = w->cfg.segment_bytes,
+				     .segment_bytes = t->segment_bytes,
 				     .object_max = w->cfg.object_max,
 				     .part = t->part.part};
 	/* The first segment of a forked generation says where it comes from. */
@@ -228,7 +228,7 @@ static enum ms_code ship_segment(struct ms_worker *w, struct ms_task *t, struct 
 		return rc;
 	ms_name_format(&n, name);
 	uint64_t from = ms_env_mono_ns(w->env);
-	rc = ms_replica_put(r, name, ms_segment_body(body), err);
+	rc = ms_throttle_put(&w->throttle, r, name, ms_segment_body(body), &w->main.cancel, err);
 	t->put_us = (int64_t)((ms_env_mono_ns(w->env) - from) / 1000);
 	t->put_bytes = rc ? 0 : ms_segment_body_sent(body);
 	ms_segment_body_free(body);

@@ -104,7 +104,7 @@ static enum ms_code put(struct ms_snap_put *p, struct ms_err *err) {
 	enum ms_code rc = ms_handle_open(p->w, &p->handle, false, &r, err);
 	if (rc)
 		return rc;
-	rc = ms_replica_put_mem(r, p->name, p->data, p->len, err);
+	rc = ms_throttle_put_mem(&p->w->throttle, r, p->name, p->data, p->len, &p->handle.cancel, err);
 	if (rc != MS_EEXISTS)
 		return rc;
 	struct bytes_compare c = {.data = p->data, .len = p->len};
@@ -156,6 +156,7 @@ static void finish(struct ms_snap_put *p, const struct ms_err *err) {
 	void *arg = p->arg;
 	p->done = NULL;
 	p->data = NULL;
+	p->leaving = false;
 	p->retry_at_us = 0;
 	ms_retry_ok(&p->retry);
 	/* Who gave it drops this replica at the first error; until its other objects have returned, what is lost stays known. */
@@ -172,6 +173,10 @@ static void done(void *arg) {
 	p->busy = false;
 	if (w->phase == MS_PHASE_STOPPED)
 		return;
+	if (p->leaving && !w->deadline) { /* a handle that was cancelled serves no more */
+		ms_handle_close(&p->handle);
+		atomic_store(&p->handle.cancel, false);
+	}
 	if (!p->err.code || p->err.code == MS_EEXISTS)
 		w->snap_failing_at_us = 0;
 	if (p->err.code == MS_ELOST || w->snap_spoilt) {
@@ -193,7 +198,7 @@ static void done(void *arg) {
 		finish(p, &p->err);
 	} else if (w->phase == MS_PHASE_FENCED) {
 		finish(p, &(struct ms_err){MS_EFENCED, 0, "fenced"});
-	} else if (w->deadline) {
+	} else if (w->deadline || p->leaving) {
 		finish(p, &(struct ms_err){MS_ECANCELED, 0, "stopped"});
 	} else {
 		struct ms_err e = p->err;
@@ -223,9 +228,29 @@ void ms_worker_snap_fail(struct ms_worker *w, const struct ms_err *err) {
 	}
 }
 
+void ms_worker_leave_snapshot(struct ms_worker *w) {
+	w->snap_running = false;
+	for (unsigned i = 0; i < MS_WORKER_SNAP_PUTS; i++) {
+		struct ms_snap_put *p = &w->snaps[i];
+		if (!p->busy || p->leaving)
+			continue;
+		p->leaving = true;
+		ms_handle_cancel(&p->handle);
+	}
+	ms_worker_snap_fail(w, &(struct ms_err){MS_ECANCELED, 0, "the snapshot goes on without it"});
+}
+
+bool ms_worker_snapshot_idle(const struct ms_worker *w) { return !ms_worker_snap_wanted(w); }
+
+unsigned ms_worker_snapshot_puts(const struct ms_worker *w) {
+	/* Several at once would only wait for the same bytes a second. */
+	unsigned n = w->cfg.concurrency ? w->cfg.concurrency : w->cfg.bandwidth ? 1 : w->caps.parallel;
+	return n < 1 ? 1 : n < MS_WORKER_SNAP_PUTS ? n : MS_WORKER_SNAP_PUTS;
+}
+
 /* Waits for the claim (whose replica it is comes first) and for a removal under way (which may take away what is being put). */
 void ms_worker_snap_pump(struct ms_worker *w) {
-	unsigned most = w->caps.parallel ? w->caps.parallel : 1, busy = 0;
+	unsigned most = ms_worker_snapshot_puts(w), busy = 0;
 	if (w->phase != MS_PHASE_SHIPPING || (w->main_busy && w->task.kind == MS_TASK_REMOVE))
 		return;
 	for (unsigned i = 0; i < MS_WORKER_SNAP_PUTS; i++)

@@ -45,6 +45,8 @@ void ms_worker_status(const struct ms_worker *w, struct ms_worker_status *ret) {
 		since = snap;
 	ret->failing_us = since ? (int64_t)(now - since) + 1 : 0;
 	ret->holds_snapshot = snap && ms_worker_snap_wanted(w);
+	ret->bandwidth = ms_throttle_rate(&((struct ms_worker *)(uintptr_t)w)->throttle);
+	ret->limited = ms_throttle_holds(&((struct ms_worker *)(uintptr_t)w)->throttle, &ret->limited_us_total) && (w->main_busy || ms_worker_snap_busy(w));
 	ret->oldest_unshipped_us = w->waits_since_us;
 	const struct ms_owed_info *o = &w->owed_info;
 	if (ms_worker_owes(w) && o->end.txid > w->cur.state.txid) {

@@ -346,6 +346,37 @@ class Start(Case):
         self.check_every_txid(self.oracle(), sample=60)
         self.assertEqual(len({g for g, *_ in self.restorable()}), 1, "a reload began a new generation")
 
+    def test_reload_restores_a_database_that_is_new(self):
+        for db in ("one", "two"):
+            self.put(db, 3)
+        p = self.daemon("-c", self.write(["one", "two"]))
+        self.all_follow(["one", "two"])
+        rows = self.put("two", 4)
+        self.waited("two")
+        self.write(["one"])
+        p.send_signal(signal.SIGHUP)
+        self.all_follow(["one"])
+        for f in glob.glob(self.path("two.db*")):
+            os.unlink(f)
+        # Its replica is away: it is not started empty, and the other one is not disturbed.
+        os.rename(self.path("rep-two"), self.path("rep-away"))
+        self.write(["one", "two"], more="restore: {enabled: true}")
+        p.send_signal(signal.SIGHUP)
+        self.until("it says why not", lambda: "database cannot be started" in self.daemon_log())
+        self.assertEqual(set(self.states()), {"one"})
+        self.assertEqual(self.files(self.path("two.db")), [])
+        self.assertIsNone(p.poll())
+        os.rename(self.path("rep-away"), self.path("rep-two"))
+        p.send_signal(signal.SIGHUP)
+        self.all_follow(["one", "two"])
+        c = sqlite3.connect(self.path("two.db"))
+        self.assertEqual(c.execute("SELECT count(*) FROM t").fetchone()[0], rows)
+        c.close()
+        rows = self.put("two", 2)
+        self.waited("two")
+        self.assertEqual(self.rows("two"), rows)
+        self.stop(p)
+
     def test_a_bad_configuration_keeps_the_old_one(self):
         self.put("one", 3)
         path = self.write(["one"])

@@ -69,13 +69,14 @@ static unsigned history(uint64_t seed, uint32_t pages, uint32_t writes) {
 	err = MS_ERR_INIT;
 	ms_log_configure(2, getenv("MS_TEST_LOG") ? MS_LOG_DEBUG : MS_LOG_OFF, false);
 	env = ms_env_sim_new(seed);
+	ms_env_sim_jobs_sleep_apart(env, true);
 	cr_assert_eq(ms_replica_mem_register(&err), MS_OK);
 	cr_assert_eq(ms_url_parse("mem://" STORE, &spec, &err), MS_OK);
 	struct sim_db *db = sim_db_new(65536, pages, seed);
 	cr_assert_eq(ms_fs_mkdir_p(env, "/shadow/db/x", 0700, &err), MS_OK);
 	cr_assert_eq(ms_journal_open(env, "/shadow/journal", &jc, &journal, &err), MS_OK);
 	ms_journal_set_hook(journal, durable, NULL);
-	struct ms_worker_config wc = {.name = "m", .spec = &spec, .url = "mem://" STORE, .required = true, .min_interval_us = 1000};
+	struct ms_worker_config wc = {.name = "m", .spec = &spec, .url = "mem://" STORE, .required = true, .min_interval_us = 1000, .concurrency = 1};
 	struct ms_stream_config sc = {.name = "x", .path = "/x.db", .dir = "/shadow/db/x", .owner = "o", .host = "h", .level = 1, .workers = &wc, .nworkers = 1,
 				      .authority = -1};
 	struct ms_stream_hooks hooks = {changed, ended, NULL};

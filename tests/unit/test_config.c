@@ -103,6 +103,9 @@ static const char everything[] = "shadowDir: /var/lib/ms\n"
 				 "  required: false\n"
 				 "  fencing: none\n"
 				 "  minInterval: 10s\n"
+				 "  bandwidth: 512KiB\n"
+				 "  concurrency: 3\n"
+				 "  retention: {snapshotRetention: 30d, snapshotInterval: 0}\n"
 				 "databases:\n"
 				 "- path: /srv/app.db\n"
 				 "  name: app\n";
@@ -149,12 +152,21 @@ Test(config, every_key) {
 	cr_assert_eq(d->replicas[0].fencing, MS_FENCING_ENFORCE);
 	cr_assert_eq(d->replicas[0].min_interval_us, 250000);
 	cr_assert_eq(d->replicas[0].line, 27);
+	cr_assert_eq(d->replicas[0].bandwidth, 0);
+	cr_assert_eq(d->replicas[0].concurrency, 0);
+	cr_assert_eq(d->replicas[0].retention.snapshot_retention_us, 172800000000);
 	const struct ms_config_replica *r = &d->replicas[1];
 	cr_assert_str_eq(r->name, "away");
 	cr_assert_str_eq(r->type, "s3");
 	cr_assert_eq(r->required, 0);
 	cr_assert_eq(r->fencing, MS_FENCING_NONE);
 	cr_assert_eq(r->min_interval_us, 10000000);
+	cr_assert_eq(r->bandwidth, 524288);
+	cr_assert_eq(r->concurrency, 3);
+	/* Its own, and the database's where it says nothing or 0. */
+	cr_assert_eq(r->retention.snapshot_retention_us, 2592000000000);
+	cr_assert_eq(r->retention.snapshot_interval_us, 10800000000);
+	cr_assert_eq(r->retention.check_interval_us, 90000000);
 	cr_assert_eq(r->noptions, 4);
 	cr_assert_str_eq(r->options[0].key, "bucket");
 	cr_assert_str_eq(r->options[0].value, "b");

@@ -57,6 +57,8 @@ static void wake(void *arg) {
 	woken++;
 }
 
+static void slow(void *arg, struct ms_worker *w) { (void)arg, (void)w; }
+
 static void change(uint32_t pgno) {
 	db.data[(size_t)(pgno - 1) * PS + 17]++;
 }
@@ -84,7 +86,7 @@ static void begin(uint32_t pages) {
 	}
 	OK(ms_pagesums_commit(sums, 0, &err));
 	OK(ms_capture_start_generation(cap, &g, &cookie, &err));
-	OK(ms_snapshot_run_new(env, journal, cap, NULL, 0, 1, 1, done, wake, NULL, &run, &err));
+	OK(ms_snapshot_run_new(env, journal, cap, NULL, 0, 1, 1, &(struct ms_snapshot_hooks){done, wake, slow, NULL}, &run, &err));
 }
 
 static void setup(void) {
