@@ -153,6 +153,7 @@ Test(sftp, no_space) {
 	uint8_t *big = calloc(1, 4u << 20);
 	enum ms_code code = ms_replica_put_mem(r, "a/big", big, 4u << 20, &err);
 	cr_expect_eq(code, MS_ENOSPC, "%s %s", ms_code_name(code), err.msg);
+	cr_expect(strstr(err.msg, "the file system there is full"), "%s", err.msg);
 	/* The part that was written is gone: there is room again. */
 	code = ms_replica_put_mem(r, "a/small", big, 300000, &err);
 	cr_expect_eq(code, MS_OK, "%s", err.msg);
@@ -326,6 +327,7 @@ Test(sftp, frozen) {
 	uint64_t began = now_ms();
 	enum ms_code rc = put_halting(r, "a/1", data, size, SIGSTOP, &err);
 	cr_expect_eq(rc, MS_ETIMEDOUT, "%s %s", ms_code_name(rc), err.msg);
+	cr_expect(strstr(err.msg, "the server does not answer"), "%s", err.msg);
 	cr_expect_lt(now_ms() - began, 20000);
 	/* While connecting. */
 	began = now_ms();
@@ -368,6 +370,7 @@ Test(sftp, server_killed) {
 	struct ms_replica *r = open_with(server.port, "d", "");
 	enum ms_code rc = put_halting(r, "a/1", data, size, SIGKILL, &err);
 	cr_expect_eq(rc, MS_ERETRY, "%s %s", ms_code_name(rc), err.msg);
+	cr_expect(strstr(err.msg, "the connection was lost"), "%s", err.msg);
 	ms_sshd_stop(&server);
 	cr_expect_eq(ms_replica_put_mem(r, "a/1", "x", 1, &err), MS_ERETRY, "%s", err.msg);
 	cr_expect(strstr(err.msg, "Connection refused"), "%s", err.msg);
@@ -406,6 +409,7 @@ Test(sftp, max_startups) {
 	struct ms_replica *r = open_with(server.port, "d", "");
 	enum ms_code rc = ms_replica_put_mem(r, "a", "x", 1, &err);
 	cr_expect_eq(rc, MS_ERETRY, "%s %s", ms_code_name(rc), err.msg);
+	cr_expect(strstr(err.msg, "no SSH session"), "%s", err.msg);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	for (int i = 0; i < 50 && rc; i++) {
