@@ -69,6 +69,10 @@ static enum ms_code newer_head(struct ms_task *t, struct ms_replica *r, char ret
 	return rc;
 }
 
+static bool says_other(const struct ms_head *there, const struct ms_head *wanted) {
+	return strcmp(there->generation.s, wanted->generation.s) != 0 || there->nremovals != wanted->nremovals;
+}
+
 enum ms_code ms_task_put_head(struct ms_worker *w, struct ms_task *t, struct ms_replica *r, const struct ms_retention_names *removals,
 			      int64_t remove_after_us, struct ms_err *err) {
 	struct ms_buf b;
@@ -94,14 +98,14 @@ enum ms_code ms_task_put_head(struct ms_worker *w, struct ms_task *t, struct ms_
 		snprintf(h.host, sizeof h.host, "%s", w->cfg.host);
 		if ((rc = newer_head(t, r, name, err)))
 			break;
-		if (name[0]) { /* not one of ours: these go up by one, and each put is known to have been made or not */
-			struct ms_head there;
-			if (!(rc = head_taken(w, t, r, name, &there, err))) {
-				ms_head_release(&there);
-				rc = ms_err_set(err, MS_EFENCED, "replica %s: %s is there, although this host had put head %" PRIu32 " last. To take it over: `migstream takeover %s`",
-						w->cfg.url, name, t->cur.head_number, w->cfg.db);
-			}
-			break;
+		struct ms_head there;
+		if (name[0]) { /* another's, or ours of a task that failed afterwards, with which its number was forgotten */
+			if ((rc = head_taken(w, t, r, name, &there, err)))
+				break;
+			t->cur.head_number = there.number;
+			again = says_other(&there, &h);
+			ms_head_release(&there);
+			continue;
 		}
 		t->tried[t->ntried++ % (sizeof t->tried / sizeof t->tried[0])] = (struct ms_tried_head){h.number, h.time_us};
 		ms_name_format(&(struct ms_name){.kind = MS_NAME_HEAD, .number = h.number}, name);
@@ -111,10 +115,9 @@ enum ms_code ms_task_put_head(struct ms_worker *w, struct ms_task *t, struct ms_
 		rc = ms_replica_put_mem(r, name, b.data, b.len, err);
 		again = false;
 		if (rc == MS_EEXISTS) {
-			struct ms_head there;
 			if ((rc = head_taken(w, t, r, name, &there, err)))
 				break;
-			again = strcmp(there.generation.s, h.generation.s) != 0 || there.nremovals != h.nremovals;
+			again = says_other(&there, &h);
 			ms_head_release(&there);
 		}
 		if (!rc)

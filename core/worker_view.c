@@ -239,6 +239,33 @@ static bool newest_snapshot_cb(void *arg, const struct ms_object *o) {
 	return true;
 }
 
+struct oldest {
+	uint64_t most, found; /* 0: none */
+};
+
+static bool oldest_snapshot_cb(void *arg, const struct ms_object *o) {
+	struct oldest *x = arg;
+	struct ms_name n;
+	if (ms_name_parse(o->name, &n) && n.kind == MS_NAME_SNAPSHOT && n.first <= x->most)
+		x->found = n.first;
+	return !x->found;
+}
+
+/* A generation without a snapshot goes on from its parent's state, which is of use where a snapshot leads to that. */
+static enum ms_code base_of_parents(struct ms_replica *r, const struct ms_head *h, bool *ret, struct ms_err *err) {
+	enum ms_code rc = MS_OK;
+	char prefix[64];
+	*ret = false;
+	for (uint32_t i = 0; i < h->nlineage && !*ret && !ms_lineage_needs_base(&h->lineage[i]); i++) {
+		struct oldest x = {.most = h->lineage[i].fork_txid};
+		snprintf(prefix, sizeof prefix, "%s/snapshots/", h->lineage[i].parent.s);
+		if ((rc = ms_replica_list(r, prefix, "", oldest_snapshot_cb, &x, err)))
+			return rc;
+		*ret = x.found != 0;
+	}
+	return MS_OK;
+}
+
 enum ms_code ms_view_next_live(struct ms_replica *r, const struct ms_generation *g, uint64_t near, struct ms_name *ret, bool *ret_fenced,
 			       struct ms_err *err) {
 	struct groups groups;
@@ -279,7 +306,9 @@ enum ms_code ms_view_read(struct ms_replica *r, uint32_t known_head, const struc
 	snprintf(prefix, sizeof prefix, "%s/snapshots/", g->s);
 	if ((rc = ms_replica_list(r, prefix, "", newest_snapshot_cb, &snap, err)))
 		goto out;
-	v.has_base = snap.first || (v.head.nlineage && !ms_lineage_needs_base(&v.head.lineage[0]));
+	v.has_base = snap.first != 0;
+	if (!v.has_base && (rc = base_of_parents(r, &v.head, &v.has_base, err)))
+		goto out;
 	v.snapshot_txid = snap.first;
 	v.snapshot_us = snap.first_us;
 	if (snap.first && (!v.has_tail || snap.first > v.tail.txid)) {
