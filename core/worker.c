@@ -491,9 +491,9 @@ static void pump_shipping(struct ms_worker *w, uint64_t now, uint64_t *next) {
 	}
 	if (w->save_owed)
 		*next = w->save_at_us;
-	uint64_t look = ms_worker_settle_due_us(w);
+	uint64_t look = ms_worker_look_due_us(w);
 	if (now >= look) {
-		w->settle_check_us = now;
+		ms_worker_looking(w);
 		submit(w, MS_TASK_CHECK);
 		return;
 	}

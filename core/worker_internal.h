@@ -221,7 +221,7 @@ struct ms_worker {
 	struct ms_part part;
 	struct ms_settling settling[MS_SETTLING_MAX];
 	unsigned nsettling;
-	uint64_t settle_check_us; /* monotonic start of the last look, 0 none */
+	uint64_t look_us, looked_puts; /* monotonic start of the last look (or claim), and the puts until then */
 
 	/* scan */
 	struct ms_job scan_job;
@@ -312,8 +312,9 @@ void ms_worker_take_position(struct ms_worker *w, struct ms_task *t);
 void ms_worker_settle(struct ms_worker *w); /* the cursor has moved */
 /* A snapshot has been put: it is to be there a settle time later as well. */
 void ms_worker_settle_snapshot(struct ms_worker *w);
-void ms_worker_settle_checked(struct ms_worker *w); /* a look that began at settle_check_us found everything there */
-uint64_t ms_worker_settle_due_us(const struct ms_worker *w); /* monotonic time of the next look, UINT64_MAX none */
+void ms_worker_settle_checked(struct ms_worker *w); /* a look that began at look_us found everything there */
+void ms_worker_looking(struct ms_worker *w); /* a look begins */
+uint64_t ms_worker_look_due_us(const struct ms_worker *w); /* monotonic time of the next one, UINT64_MAX none */
 /* The replica was found to hold everything up to the cursor: what is not known to be settled is, settle_us from now. */
 void ms_worker_settle_claimed(struct ms_worker *w);
 /* A snapshot has become the cursor: nothing that the journal holds before it would help. */

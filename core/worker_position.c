@@ -4,6 +4,10 @@
 
 #include "core/worker_internal.h"
 
+/* Looks at what the replica holds, for what went without a call of ours failing: wiped, or put back to an older copy. */
+#define LOOK_US 60000000ull	      /* after the last one, where something has been put since */
+#define LOOK_IDLE_US 21600000000ull /* where nothing has */
+
 void ms_worker_take_position(struct ms_worker *w, struct ms_task *t) {
 	struct ms_cursor *c = &w->cur;
 	free(c->lineage);
@@ -53,7 +57,7 @@ void ms_worker_settle(struct ms_worker *w) {
 
 void ms_worker_settle_checked(struct ms_worker *w) {
 	unsigned n = 0;
-	for (; n < w->nsettling && w->settling[n].at_us <= w->settle_check_us; n++) {
+	for (; n < w->nsettling && w->settling[n].at_us <= w->look_us; n++) {
 		w->cur.settled_seq = w->settling[n].seq;
 		w->cur.settled_txid = w->settling[n].txid;
 		w->cur.settled_checksum = w->settling[n].checksum;
@@ -62,14 +66,26 @@ void ms_worker_settle_checked(struct ms_worker *w) {
 	w->nsettling -= n;
 }
 
-uint64_t ms_worker_settle_due_us(const struct ms_worker *w) {
-	if (!w->nsettling || w->stopping)
+void ms_worker_looking(struct ms_worker *w) {
+	w->look_us = ms_worker_mono_us(w);
+	w->looked_puts = w->st.puts;
+}
+
+uint64_t ms_worker_look_due_us(const struct ms_worker *w) {
+	if (w->stopping)
 		return UINT64_MAX;
-	uint64_t again = w->settle_check_us ? w->settle_check_us + (uint64_t)w->caps.settle_us / MS_SETTLE_CHECKS : 0;
-	return w->settling[0].at_us > again ? w->settling[0].at_us : again;
+	bool put = w->st.puts != w->looked_puts;
+	uint64_t due = w->cfg.fencing_none ? UINT64_MAX : w->look_us + (put ? LOOK_US : LOOK_IDLE_US);
+	if (w->nsettling) {
+		uint64_t again = w->look_us + (uint64_t)w->caps.settle_us / MS_SETTLE_CHECKS;
+		uint64_t settles = w->settling[0].at_us > again ? w->settling[0].at_us : again;
+		due = settles < due ? settles : due;
+	}
+	return due;
 }
 
 void ms_worker_settle_claimed(struct ms_worker *w) {
+	ms_worker_looking(w); /* a claim is one */
 	w->nsettling = 0;
 	if (w->cur.settled_seq > w->cur.seq)
 		ms_cursor_settle(&w->cur, ms_worker_owes(w));

@@ -244,3 +244,30 @@ Test(worker_lost, a_failing_object_waits_before_its_next_try) {
 		cr_expect_eq(given[i].code, MS_OK, "%s", given[i].why);
 	end();
 }
+
+/* Nothing failed: the store was emptied by somebody, at once durable as it is, and takes whatever is put. */
+static void wiped(bool idle) {
+	begin(31, 0);
+	commits(3);
+	wrig_run(&a, NULL, NULL, 70 * SECOND); /* a look finds all there */
+	purge();
+	unsigned needs = a.workers[0].needs;
+	ms_mem_wipe("s0");
+	if (!idle)
+		commits(2);
+	cr_expect_eq(a.workers[0].needs, needs, "not before the next look");
+	wrig_run(&a, NULL, NULL, (idle ? 21601 : 61) * SECOND);
+	cr_assert(wrig_settle(&a, 120 * SECOND), "%s", status().last_error);
+	cr_expect_gt(a.workers[0].needs, needs, "%s, %s", ms_worker_state_name(status().state), status().last_error);
+	sound();
+	cr_expect(restores(a.nstates - 1), "the newest state");
+	commits(2);
+	cr_expect(restores(a.nstates - 1) && restores(a.nstates - 2), "what follows");
+	end();
+}
+Test(worker_lost, a_replica_that_is_wiped_behind_our_back_is_noticed) {
+	wiped(false);
+}
+Test(worker_lost, and_that_of_an_idle_database) {
+	wiped(true);
+}
