@@ -322,10 +322,11 @@ class Keys(Case):
             before = json.loads(self.ms("status", "--json").stdout)["journal"]
             began = time.monotonic()
             if every:
-                for _ in range(n):  # each is captured by itself, however slow the machine is
+                for _ in range(n):  # each is captured by itself, however slow or fast the machine is
                     entries = json.loads(self.ms("status", "--json").stdout)["journal"]["entries"]
                     self.insert(1)
-                    self.until("it is captured", lambda: json.loads(self.ms("status", "--json").stdout)["journal"]["entries"] > entries, every=every)
+                    self.until("it is captured", lambda: json.loads(self.ms("status", "--json").stdout)["journal"]["entries"] > entries)
+                    time.sleep(every)
             else:
                 self.insert(n)
             seconds = time.monotonic() - began
