@@ -25,6 +25,7 @@ struct look {
 	/* Are the entries that come of the head's generation? Unknown where the journal's beginning or a stretch of it is gone. */
 	enum { INSIDE_NO, INSIDE_YES, INSIDE_UNKNOWN } inside;
 	bool segments_found;
+	struct ms_dbstate segments; /* that the newest whole segment ends in; a fork's first state where there is none */
 	uint64_t segments_seq;
 	bool gap;
 };
@@ -40,7 +41,7 @@ static void set_resume(struct look *l, const struct ms_cursor *cursor) {
 	if (!o->tail_found)
 		return;
 	if (l->segments_found) {
-		o->resume = l->view->segments;
+		o->resume = l->segments;
 		o->resume_seq = l->segments_seq;
 	}
 	bool here = cursor && o->cursor_ok && strcmp(cursor->generation.s, l->view->head.generation.s) == 0 && !lacks_segments(l->view, cursor);
@@ -57,6 +58,7 @@ static void at_state(struct look *l, const struct ms_dbstate *s, uint64_t next_s
 	const struct ms_view *v = l->view;
 	if (v->has_segments && s->txid == v->segments.txid && s->checksum == v->segments.checksum) {
 		l->segments_found = true;
+		l->segments = *s;
 		l->segments_seq = next_seq;
 	}
 	bool same = l->view->has_tail && s->txid == l->view->tail.txid && s->checksum == l->view->tail.checksum;
@@ -90,6 +92,12 @@ static bool look_generation(void *arg, const struct ms_generation_start *g, uint
 	(void)seq;
 	l->inside = l->view->has_head && is(&g->generation, &l->view->head.generation) ? INSIDE_YES : INSIDE_NO;
 	if (l->inside == INSIDE_YES) {
+		const struct ms_head *h = &l->view->head;
+		if (!l->view->has_segments && h->nlineage && !ms_lineage_needs_base(&h->lineage[0])) {
+			l->segments_found = true;
+			l->segments = g->base;
+			l->segments_seq = next_seq;
+		}
 		at_state(l, &g->base, next_seq);
 		if (!l->view->has_tail && !o->tail_found) { /* named by a head, nothing put yet */
 			o->tail_found = true;

@@ -73,6 +73,18 @@ static bool says_other(const struct ms_head *there, const struct ms_head *wanted
 	return strcmp(there->generation.s, wanted->generation.s) != 0 || there->nremovals != wanted->nremovals;
 }
 
+/* By number and time a head is known as ours again. Each further try of a number has the time of the first, so that tries without end
+ * take one place. */
+static void note_try(struct ms_task *t, struct ms_head *h) {
+	const unsigned most = sizeof t->tried / sizeof t->tried[0];
+	for (unsigned i = 0; i < t->ntried && i < most; i++)
+		if (t->tried[i].number == h->number) {
+			h->time_us = t->tried[i].time_us;
+			return;
+		}
+	t->tried[t->ntried++ % most] = (struct ms_tried_head){h->number, h->time_us};
+}
+
 enum ms_code ms_task_put_head(struct ms_worker *w, struct ms_task *t, struct ms_replica *r, const struct ms_retention_names *removals,
 			      int64_t remove_after_us, struct ms_err *err) {
 	struct ms_buf b;
@@ -107,7 +119,7 @@ enum ms_code ms_task_put_head(struct ms_worker *w, struct ms_task *t, struct ms_
 			ms_head_release(&there);
 			continue;
 		}
-		t->tried[t->ntried++ % (sizeof t->tried / sizeof t->tried[0])] = (struct ms_tried_head){h.number, h.time_us};
+		note_try(t, &h);
 		ms_name_format(&(struct ms_name){.kind = MS_NAME_HEAD, .number = h.number}, name);
 		ms_buf_clear(&b);
 		if ((rc = ms_head_encode(&h, &b, err)))
