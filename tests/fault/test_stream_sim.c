@@ -70,7 +70,7 @@ static void random_history(uint64_t seed, bool power) {
 
 Test(stream_sim, random_histories, .timeout = 300) {
 	uint64_t from = getenv("MS_SEED") ? strtoull(getenv("MS_SEED"), NULL, 10) : 1;
-	uint64_t n = getenv("MS_SEEDS") ? strtoull(getenv("MS_SEEDS"), NULL, 10) : 60;
+	uint64_t n = getenv("MS_SEEDS") ? strtoull(getenv("MS_SEEDS"), NULL, 10) : getenv("MS_QUICK") ? 15 : 60;
 	for (uint64_t seed = from; seed < from + n; seed++)
 		random_history(seed, true);
 }
