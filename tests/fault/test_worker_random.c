@@ -126,7 +126,10 @@ static void purge(struct run *x) {
 		uint64_t n = ms_worker_needs_seq(x->rig.workers[i].w);
 		need = n < need ? n : need;
 	}
-	if (ms_journal_rotate(x->rig.journal, &err) == MS_OK && need != UINT64_MAX)
+	if (ms_journal_rotate(x->rig.journal, &err) != MS_OK)
+		return;
+	x->rig.acked = ms_journal_durable_seq(x->rig.journal); /* a rotation syncs */
+	if (need != UINT64_MAX)
 		(void)!ms_journal_purge(x->rig.journal, need, &files, &bytes, &err);
 }
 
