@@ -270,6 +270,7 @@ static void step_done(void *arg) {
 		ms_stream_catchups_drop(s);
 	if (r->err.code != MS_OK) {
 		s->step_errors++;
+		ms_journal_nudge(s->journal); /* what the step had captured before it failed */
 		if (r->fenced) {
 			ms_stream_end(s, MS_STREAM_FENCED, &r->err);
 			if (s->stopping)
