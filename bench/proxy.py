@@ -13,8 +13,9 @@ PIECE = 128 << 10
 HELD_MAX = 512  # pieces on their way in one direction
 
 
-class HttpReader:
-    """Requests by method; listings apart."""
+class Reader:
+    """Heads that end with END, and a body of the length that a head states."""
+    END = b""
 
     def __init__(self, count):
         self.count, self.head, self.body = count, b"", 0
@@ -27,41 +28,40 @@ class HttpReader:
                 data = data[n:]
                 continue
             self.head += data
-            end = self.head.find(b"\r\n\r\n")
+            end = self.head.find(self.END)
             if end < 0:
                 return
-            head, data, self.head = self.head[:end], self.head[end + 4:], b""
-            line = head.split(b"\r\n", 1)[0].decode("latin-1").split()
-            length = re.search(rb"(?im)^content-length:\s*(\d+)", head)
-            self.body = int(length.group(1)) if length else 0
-            self.count[line[0] + (" (list)" if line[0] == "GET" and "list-type=" in line[1] else "")] += 1
+            head, data, self.head = self.head[:end], self.head[end + len(self.END):], b""
+            self.body = self.meet(head)
+
+    def meet(self, head):
+        """Counts it; the length of its body."""
+        raise NotImplementedError
 
 
-class NatsReader:
+class HttpReader(Reader):
+    """Requests by method; listings apart."""
+    END = b"\r\n\r\n"
+
+    def meet(self, head):
+        line = head.split(b"\r\n", 1)[0].decode("latin-1").split()
+        self.count[line[0] + (" (list)" if line[0] == "GET" and "list-type=" in line[1] else "")] += 1
+        length = re.search(rb"(?im)^content-length:\s*(\d+)", head)
+        return int(length.group(1)) if length else 0
+
+
+class NatsReader(Reader):
     """Messages by what they are for: data chunks and entries of the bucket, calls of JetStream's interface, and the rest."""
+    END = b"\r\n"
 
-    def __init__(self, count):
-        self.count, self.line, self.body = count, b"", 0
-
-    def feed(self, data):
-        while data:
-            if self.body:
-                n = min(self.body, len(data))
-                self.body -= n
-                data = data[n:]
-                continue
-            self.line += data
-            end = self.line.find(b"\r\n")
-            if end < 0:
-                return
-            line, data, self.line = self.line[:end], self.line[end + 2:], b""
-            words = line.decode("latin-1").split()
-            if not words or words[0] not in ("PUB", "HPUB"):
-                continue
-            self.body = int(words[-1]) + 2
-            part = words[1].split(".")
-            kind = {"C": "chunk", "M": "entry"}.get(part[2], "other") if part[0] == "$O" and len(part) > 2 else "api" if part[0] == "$JS" else "other"
-            self.count[kind] += 1
+    def meet(self, head):
+        words = head.decode("latin-1").split()
+        if not words or words[0] not in ("PUB", "HPUB"):
+            return 0
+        part = words[1].split(".")
+        kind = {"C": "chunk", "M": "entry"}.get(part[2], "other") if part[0] == "$O" and len(part) > 2 else "api" if part[0] == "$JS" else "other"
+        self.count[kind] += 1
+        return int(words[-1]) + 2
 
 
 class Proxy:

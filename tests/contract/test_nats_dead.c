@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "contract/contract.h"
+#include "contract/objects.h"
 #include "replicas/url.h"
 #include "support/nats_server.h"
 #include "support/proxy.h"
@@ -43,38 +44,6 @@ static struct ms_replica *open_at(unsigned port, const char *query) {
 	cr_assert_eq(ms_replica_open(env, &spec, &r, &err), MS_OK, "%s", err.msg);
 	ms_replica_spec_release(&spec);
 	return r;
-}
-
-static uint8_t *noise(size_t n) {
-	uint8_t *p = malloc(n);
-	uint64_t x = 88172645463325252u;
-	cr_assert(p);
-	for (size_t i = 0; i < n; i++) {
-		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-		p[i] = (uint8_t)x;
-	}
-	return p;
-}
-
-static bool holds(struct ms_replica *r, const char *name, const uint8_t *data, size_t n, struct ms_err *err) {
-	struct ms_buf b;
-	ms_buf_init(&b, 16u << 20);
-	bool ok = ms_replica_get_buf(r, name, 0, -1, &b, err) == MS_OK && b.len == n && memcmp(b.data, data, n) == 0;
-	ms_buf_release(&b);
-	return ok;
-}
-
-struct seen {
-	unsigned n;
-	bool whole;
-	int64_t size;
-};
-
-static bool see(void *arg, const struct ms_object *o) {
-	struct seen *s = arg;
-	s->n++;
-	s->whole &= o->size == s->size;
-	return true;
 }
 
 /* The bucket from the library's own side. */

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "replicas/url.h"
+#include "contract/objects.h"
 #include "support/nats_server.h"
 #include "support/tmpdir.h"
 
@@ -68,15 +69,7 @@ static bool file_is(const char *path, const uint8_t *data, size_t n) {
 	return same;
 }
 
-static bool holds(struct ms_replica *r, const char *name, const uint8_t *data, size_t n, struct ms_err *err) {
-	struct ms_buf b;
-	ms_buf_init(&b, 4u << 20);
-	bool ok = ms_replica_get_buf(r, name, 0, -1, &b, err) == MS_OK && b.len == n && (n == 0 || memcmp(b.data, data, n) == 0);
-	ms_buf_release(&b);
-	return ok;
-}
-
-static bool see(void *arg, const struct ms_object *o) {
+static bool line(void *arg, const struct ms_object *o) {
 	char *text = arg;
 	size_t n = strlen(text);
 	snprintf(text + n, 1000 - n, "%s %lld\n", o->name, (long long)o->size);
@@ -86,7 +79,7 @@ static bool see(void *arg, const struct ms_object *o) {
 static void list_is(struct ms_replica *r, const char *want) {
 	char got[1000] = "";
 	struct ms_err err = MS_ERR_INIT;
-	cr_expect_eq(ms_replica_list(r, "", "", see, got, &err), MS_OK, "%s", err.msg);
+	cr_expect_eq(ms_replica_list(r, "", "", line, got, &err), MS_OK, "%s", err.msg);
 	cr_expect_str_eq(got, want);
 }
 

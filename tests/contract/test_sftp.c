@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "contract/objects.h"
 #include "contract/sftp_rig.h"
 #include "support/proxy.h"
 
@@ -178,38 +179,6 @@ Test(sftp, sweep) {
 }
 
 /* ---- connections that break ---- */
-
-static uint8_t *noise(size_t n) {
-	uint8_t *p = malloc(n);
-	uint64_t x = 88172645463325252u;
-	cr_assert(p);
-	for (size_t i = 0; i < n; i++) {
-		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-		p[i] = (uint8_t)x;
-	}
-	return p;
-}
-
-static bool holds(struct ms_replica *r, const char *name, const uint8_t *data, size_t n, struct ms_err *err) {
-	struct ms_buf b;
-	ms_buf_init(&b, 64u << 20);
-	bool ok = ms_replica_get_buf(r, name, 0, -1, &b, err) == MS_OK && b.len == n && memcmp(b.data, data, n) == 0;
-	ms_buf_release(&b);
-	return ok;
-}
-
-struct seen {
-	unsigned n;
-	bool whole;
-	int64_t size;
-};
-
-static bool see(void *arg, const struct ms_object *o) {
-	struct seen *s = arg;
-	s->n++;
-	s->whole &= o->size == s->size;
-	return true;
-}
 
 static unsigned open_fds(void) {
 	unsigned n = 0;

@@ -3,50 +3,12 @@
 #include <stdio.h>
 
 #include "core/cursor.h"
-#include "replicas/mem.h"
-#include "support/worker_rig.h"
+#include "support/one_replica.h"
 
-#define SECOND UINT64_C(1000000)
 #define SETTLE (60 * SECOND)
 
-static struct ms_env *env;
-static struct wrig a;
-static const char *const one[] = {"s0"};
-
-static void setup(void) {
-	env = ms_env_sim_new(11);
-	wrig_init(&a, env, "/a", "owner-a", 1);
-	ms_mem_set_settle("s0", (int64_t)SETTLE);
-	wrig_boot(&a, one, 1);
-	wrig_root(&a);
-	cr_assert(wrig_settle(&a, 5 * SECOND));
-}
-static void teardown(void) {
-	wrig_free(&a);
-	ms_env_sim_free(env);
-}
-TestSuite(worker_settle, .init = setup, .fini = teardown);
-
-static struct ms_worker_status status(void) {
-	struct ms_worker_status st;
-	ms_worker_status(a.workers[0].w, &st);
-	return st;
-}
-
-/* Commits, each in a journal file of its own and put; then what need not be kept goes. */
-static void commits(unsigned n) {
-	struct ms_err err = MS_ERR_INIT;
-	for (unsigned i = 0; i < n; i++) {
-		wrig_commit(&a, 2, true);
-		cr_assert(wrig_settle(&a, 5 * SECOND));
-		cr_assert_eq(ms_journal_rotate(a.journal, &err), MS_OK, "%s", err.msg);
-	}
-}
-static void purge(void) {
-	struct ms_err err = MS_ERR_INIT;
-	uint64_t files, bytes;
-	cr_assert_eq(ms_journal_purge(a.journal, ms_worker_needs_seq(a.workers[0].w), &files, &bytes, &err), MS_OK, "%s", err.msg);
-}
+static void setup(void) { begin(11, SETTLE); }
+TestSuite(worker_settle, .init = setup, .fini = end);
 
 static void restart(void) {
 	ms_env_sim_kill(env);
@@ -70,9 +32,7 @@ static void all_settled(void) {
 }
 
 static void expect_all(void) {
-	const struct wrig *hosts[1] = {&a};
-	char why[512];
-	cr_assert(wrig_check(hosts, 1, "s0", why, sizeof why) > 0, "%s", why);
+	sound();
 	for (unsigned i = 0; i < a.nstates; i++)
 		cr_assert(wrig_restores(&a, "s0", &a.states[i]), "txid %llu does not restore", (unsigned long long)a.states[i].db.txid);
 }
